@@ -60,6 +60,8 @@ def draw_cells(
     if text is None:
         return image
     for (row, column), value in np.ma.ndenumerate(grid):
+        if not text(value):
+            continue
         red, green, blue, _ = image.to_rgba(np.array([value]))[0]
         bright = 0.299 * red + 0.587 * green + 0.114 * blue > 0.55  # weights of ITU-R BT.601
         ax.text(

@@ -16,7 +16,6 @@ from emg_lens.plotting.panels import (
     axes_or_new,
     figure_of,
     in_style,
-    layer_label,
     legend_below,
     panels_or_new,
     place_legend,
@@ -24,6 +23,7 @@ from emg_lens.plotting.panels import (
 )
 from emg_lens.plotting.style import COLUMN, DARK, GREY, PAGE, SMALL, modality_colours
 from emg_lens.plotting.values import chosen, table_of
+from emg_lens.plotting.words import layer_name
 from emg_lens.validation import ArgumentError, checked, short
 
 EVERY, SOME, ONLY, LOWERS = "in every route", "in some routes", "in the circuit", "lowers the metric"
@@ -85,7 +85,7 @@ def plot_circuit(
     ax.set_yticks([place[name] for name in labelled], list(map(plain_text, labelled)))
     for label, name in zip(ax.get_yticklabels(), labelled, strict=True):
         label.set_color("black" if name in drawn else GREY)
-    ax.set_xticks(range(n_layers + 1), ["input", *(f"after {layer_label(layer)}" for layer in range(n_layers))])
+    ax.set_xticks(range(n_layers + 1), ["input", *(f"after {layer_name(layer)}" for layer in range(n_layers))])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.margins(x=0.06, y=0.06)
@@ -144,7 +144,7 @@ def plot_circuit_rings(
     others = [name for name in names if name not in own]
     for panel, one in zip(panels, layers, strict=True):
         panel.axis("off")
-        panel.set_title(layer_label(one))
+        panel.set_title(layer_name(one))
         _on_ring(panel, rows[rows["layer"] == one], own, others, layout)
     if given or len(panels) != len(figure_of(panels[0]).axes):
         legend_below(panels[-1], _legend(rows))

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cbook import normalize_kwargs
+from matplotlib.lines import Line2D
 
 from emg_lens.plotting.panels import axes_or_new, in_style, legend_below, plain_text
 from emg_lens.plotting.style import CATEGORIES, COLUMN, DARK, PALE, category_colour
@@ -29,7 +31,7 @@ def plot_curves(
     labels: tuple[str, str] = ("", ""),
     ticks: bool = False,
     log: bool | None = None,
-    legend: bool = True,
+    legend_title: str = "",
     ax: Axes | None = None,
 ) -> Axes:
     """Draw one curve per group with its interval as a band.
@@ -46,7 +48,7 @@ def plot_curves(
         ticks: Whether to put a tick at every horizontal value. The axis is then logarithmic if these are spaced like
             powers.
         log: Whether the horizontal axis is logarithmic; default: only with `ticks`, as described there.
-        legend: Whether to draw a legend of several curves.
+        legend_title: Title of the legend of several curves.
         ax: Where to draw; default: a new figure of the width of a column.
 
     Returns:
@@ -79,7 +81,9 @@ def plot_curves(
         colour = (colours or {}).get(str(name), category_colour(k))
         dash = "-" if k < len(CATEGORIES) or colours else "--"
         ends = line[list(interval)].to_numpy(float).T if interval else None
-        lines[plain_text(name)] = draw_curve(ax, line[x], line[y], colour, ends, linestyle=dash, marker="o")
+        lines[plain_text(name)] = draw_curve(
+            ax, line[x], line[y], colour, ends, ls=dash, marker="o", **({"label": plain_text(name)} if by else {})
+        )
     values = sorted(rows[x].unique())
     if ticks:
         steps = np.diff(values)
@@ -92,8 +96,8 @@ def plot_curves(
     ax.set_xlabel(plain_text(labels[0] or x))
     ax.set_ylabel(plain_text(labels[1] or y))
     value_lines(ax)
-    if by and legend:
-        legend_below(ax, lines)
+    if by:
+        legend_below(ax, lines, title=legend_title)
     return ax
 
 
@@ -103,7 +107,9 @@ def draw_curve(
     """Draw a curve, with a band between lower and upper ends if they are given, and return the line."""
     if ends is not None:
         ax.fill_between(np.asarray(x, float), *np.asarray(ends, float), color=colour, alpha=0.18, lw=0)  # pyright: ignore
-    (line,) = ax.plot(x, y, **({"color": colour, "linewidth": 1.2, "markersize": 3.5} | style))
+    (line,) = ax.plot(
+        x, y, **({"color": colour, "linewidth": 1.2, "markersize": 3.5} | normalize_kwargs(style, Line2D))
+    )
     return line
 
 
@@ -117,9 +123,9 @@ def draw_many(ax: Axes, table: pd.DataFrame, colour: str, mean: Any = None, **st
         mean: Values of the thick line; default: mean over the columns.
         style: Style of the thick line.
     """
-    ax.plot(table.index, table, color=colour, linewidth=0.5, alpha=0.35)
+    ax.plot(table.index, table, color=colour, linewidth=0.5, alpha=0.4)
     line = table.mean(axis=1) if mean is None else mean
-    return draw_curve(ax, line.index, line, colour, None, **({"linewidth": 1.5} | style))
+    return draw_curve(ax, line.index, line, colour, None, **({"linewidth": 1.5} | normalize_kwargs(style, Line2D)))
 
 
 def value_lines(ax: Axes) -> None:

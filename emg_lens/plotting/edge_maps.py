@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 
 from emg_lens.hooks.algebra import EdgeSet
 from emg_lens.layout import CLS, TokenLayout
@@ -17,7 +17,6 @@ from emg_lens.plotting.panels import (
     colour_bar,
     figure_of,
     in_style,
-    layer_label,
     legend_below,
     panels_or_new,
     plain_frame,
@@ -25,6 +24,7 @@ from emg_lens.plotting.panels import (
 )
 from emg_lens.plotting.style import COLUMN, PAGE, UNIMODAL
 from emg_lens.plotting.values import chosen, grid_of, numbers, table_of
+from emg_lens.plotting.words import layer_name
 from emg_lens.validation import ArgumentError, checked, short
 
 FROM, TO = "source (is read)", "destination (reads)"
@@ -172,6 +172,7 @@ def plot_flow(
     layout: TokenLayout | None = None,
     layer: int | None = None,
     limits: tuple[float, float] | None = None,
+    decimals: NonNegativeInt | None = None,
     axes: Any = None,
 ) -> list[Axes]:
     """Draw the flow between modalities, or between channels: one map per layer.
@@ -187,6 +188,7 @@ def plot_flow(
         layout: Layout of the tokens, for the order of the names; default: CLS first, then the order of the table.
         layer: The only layer to show, 0-based; default: all of the table.
         limits: Values of the first and last colour; default: the range of the values, from 0 or symmetric about 0.
+        decimals: Decimals of the numbers; default: two significant digits of the largest value.
         axes: The axes of each layer; default: a new figure.
 
     Returns:
@@ -215,19 +217,21 @@ def plot_flow(
     few = len(names) <= MOST_NUMBERS
     given, side = axes is not None, (PAGE / PER_ROW - 0.15 if few else PAGE / (PER_ROW if len(layers) > 2 else 2))
     panels = panels_or_new(axes, len(layers), "layer", PER_ROW, side + 0.1, side if few else side * 1.04)
-    decimals = max(0, 1 - int(np.floor(np.log10(most))))
+    whole = pd.api.types.is_integer_dtype(rows[value])
+    if decimals is None:
+        decimals = 0 if whole else max(0, 1 - int(np.floor(np.log10(most))))
     image = None
     for panel, one in zip(panels, layers, strict=True):
         image = draw_cells(
             panel, grids[one], low=low, high=high, text=(lambda x: _number(x, decimals)) if few else None
         )
         name_tokens(panel, names, owners)
-        panel.set_title(layer_label(one))
+        panel.set_title(layer_name(one))
         panel.set_xlabel("from (source)")
         panel.set_ylabel("to (destination)")
     assert image is not None
     if not given or len(panels) == len(figure_of(panels[0]).axes):
-        colour_bar(image, panels, plain_text(label or value), shrink=0.8, aspect=25)
+        colour_bar(image, panels, plain_text(label or value), whole=whole, shrink=0.8, aspect=25)
     return panels
 
 
@@ -236,7 +240,7 @@ def token_order(rows: pd.DataFrame, layout: TokenLayout | None = None) -> list[s
     names = list(dict.fromkeys([*rows["src"].astype(str), *rows["dest"].astype(str)]))
     if layout is None:
         groups = list(dict.fromkeys(owner_of(name, None) for name in names))
-        groups.sort(key=lambda group: group != CLS)
+        groups.sort(key=lambda group: group.lower() != CLS)
         return sorted(names, key=lambda name: (groups.index(owner_of(name, None)), _natural(name)))
     first: dict[str, int] = {}
     channels = [f"{group}.{channel}" for group, channel in zip(layout.group, layout.channel, strict=True)]

@@ -13,7 +13,6 @@ from emg_lens.plotting.boxes import draw_box, draw_mark, draw_references, metric
 from emg_lens.plotting.panels import (
     figure_of,
     in_style,
-    layer_label,
     legend_below,
     panels_or_new,
     place_legend,
@@ -21,16 +20,9 @@ from emg_lens.plotting.panels import (
 )
 from emg_lens.plotting.style import COLUMN, DARK, DASHED, DOTTED, GREY, PAGE, edge_colours
 from emg_lens.plotting.values import table_of
+from emg_lens.plotting.words import MODE_TITLES, NULL, cut_in_words, layer_name
 from emg_lens.validation import ArgumentError, checked
 
-MODE_TITLES = {
-    "individual": "Single layers",
-    "from_beginning": "From the first layer on (RFB)",
-    "from_end": "From the last layer back (RFE)",
-}
-EDGE_TITLES = {"unimodal": "unimodal edges cut", "cross_modal": "cross-modal edges cut"}
-NULL = "†"
-"""Mark of a condition that cannot matter, whatever the model has learned."""
 BOXES_PER_THIRD = 18
 """Boxes that fit side by side into a third of a page."""
 
@@ -107,7 +99,6 @@ def draw_layer_sweep(
     baseline: str,
     is_fraction: bool,
     axes: Any = None,
-    edge_titles: dict[str, str] = EDGE_TITLES,
 ) -> list[Axes]:
     """Draw the sweep from the values `[subject, condition]` and one row per condition, see `plot_layer_sweep`."""
     kinds, modes = list(masks["edges"].unique()), list(masks["mode"].unique())
@@ -128,14 +119,14 @@ def draw_layer_sweep(
             draw_box(panel, at, values[row["condition"]].dropna(), colours[row["edges"]], width, row["null"])
             mark = f"{row['stars']}{NULL if row['null'] else ''}"
             draw_mark(panel, group, 1.02 + 0.055 * (len(kinds) - 1 - k), mark, colours[row["edges"]])
-        panel.set_xticks(range(len(layers) + 1), ["Base", *map(layer_label, layers)])
+        panel.set_xticks(range(len(layers) + 1), ["Base", *map(layer_name, layers)])
         panel.set_xlim(-0.6, len(layers) + 0.6)
         panel.set_ylim(*limits)
     for panel in panels if stacked else panels[:1]:
         panel.set_ylabel(label)
     marked = bool((masks["stars"] != "").any() or null.any())
     title_modes(panels, modes, pad=5 + 8.5 * len(kinds) * marked)
-    sweep_legend(panels, kinds, boxes=True, null=bool(null.any()), chance=chance, edge_titles=edge_titles)
+    sweep_legend(panels, kinds, boxes=True, null=bool(null.any()), chance=chance)
     return panels
 
 
@@ -160,26 +151,31 @@ def sweep_legend(
     boxes: bool,
     null: bool = False,
     chance: float | None = None,
-    edge_titles: dict[str, str] = EDGE_TITLES,
 ) -> None:
     """Draw the legend of edge types, lines and hollow boxes below the panels; unused entries are left out."""
     entries: dict[str, Any] = {}
     for kind, colour in edge_colours(kinds).items():
         solid = Patch(facecolor=f"{colour}33", edgecolor=colour, linewidth=0.8)
-        entries[plain_text(edge_titles.get(kind, kind))] = (
+        entries[plain_text(cut_in_words(kind))] = (
             solid if boxes else Line2D([], [], color=colour, marker="o", markersize=4)
         )
-    entries["baseline mean"] = Line2D([], [], **DASHED)
-    if chance is not None:
-        entries[f"chance ({chance:.3f})"] = Line2D([], [], **DOTTED)
-    if null:
-        hollow: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": GREY, "linestyle": "none"}
-        entries[f"{NULL} structural null"] = Line2D([], [], marker="s" if boxes else "o", markersize=5, **hollow)
+    entries |= reference_entries(chance, null, boxes)
     figure = figure_of(panels[0])
     if len(figure.axes) == len(panels):
         place_legend(figure, entries, n_columns=5)
     else:
         legend_below(panels[-1], entries)
+
+
+def reference_entries(chance: float | None, null: bool, boxes: bool = True) -> dict[str, Any]:
+    """Legend entries of the lines of the baseline and of chance, and of hollow boxes."""
+    entries: dict[str, Any] = {"baseline mean": Line2D([], [], **DASHED)}
+    if chance is not None:
+        entries[f"chance ({chance:.3f})"] = Line2D([], [], **DOTTED)
+    if null:
+        hollow: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": GREY, "linestyle": "none"}
+        entries[f"{NULL} structural null"] = Line2D([], [], marker="s" if boxes else "o", markersize=5, **hollow)
+    return entries
 
 
 def draw_profile(axes: Axes, rows: pd.DataFrame, shift: float, colour: str) -> None:
@@ -190,4 +186,4 @@ def draw_profile(axes: Axes, rows: pd.DataFrame, shift: float, colour: str) -> N
     null = rows["structural_null"].to_numpy(dtype=bool)
     for at, face in ((~null, colour), (null, "white")):
         axes.plot(x[at], y[at], "o", markerfacecolor=face, markeredgecolor=colour, markersize=3.2)
-    axes.set_xticks(np.unique(rows["layer"]).astype(int), list(map(layer_label, np.unique(rows["layer"]))))
+    axes.set_xticks(np.unique(rows["layer"]).astype(int), list(map(layer_name, np.unique(rows["layer"]))))

@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
 
 from emg_lens.layout import TokenLayout
 from emg_lens.plotting.cells import draw_cells, name_cells, name_tokens, token_owners
-from emg_lens.plotting.panels import axes_or_new, colour_bar, in_style, layer_label, plain_text
-from emg_lens.plotting.style import COLUMN, PAGE
+from emg_lens.plotting.panels import axes_or_new, colour_bar, in_style, plain_text
+from emg_lens.plotting.style import COLUMN, PAGE, SIGNED_SHADES
 from emg_lens.plotting.values import Grid, grid_of, numbers, table_of
-from emg_lens.validation import ArgumentError, checked
+from emg_lens.plotting.words import layer_name
+from emg_lens.validation import ArgumentError, checked, short
 
 MOST_CLASSES = 12
 """Up to this many classes, a confusion matrix shows its numbers."""
@@ -69,19 +71,36 @@ def plot_heads(
     else:
         grid = numbers("values", values, ("layer", "head"))
         layers, heads = list(range(grid.shape[0])), list(range(grid.shape[1]))
-    low, high = limits or (None, None)
-    width = min(COLUMN, 1.6 + 0.28 * len(heads))
-    ax = axes_or_new(ax, width, 0.9 + 0.28 * len(layers))
-    shades = "PuOr" if not low_is_good and ((grid < 0).any() or (low is not None and low < 0)) else None
-    image = draw_cells(ax, grid, low=low, high=high, shades=shades, aspect="auto")
-    name_cells(ax, list(map(layer_label, layers)), [f"H{head}" for head in heads])
-    for (layer, head), mark in (marks or {}).items():
-        if layer not in layers or head not in heads:
-            raise ArgumentError(f"marks names layer {layer}, head {head}; expected layers {layers} and heads {heads}")
-        ax.text(heads.index(head), layers.index(layer), plain_text(mark), ha="center", va="center")
+    ax = axes_or_new(ax, min(COLUMN, 1.6 + 0.28 * len(heads)), 0.9 + 0.28 * len(layers))
+    image = draw_heads(ax, grid, layers, heads, limits or (None, None), low_is_good, marks or {})
     if bar:
         colour_bar(image, [ax], label)
     return ax
+
+
+def draw_heads(
+    ax: Axes,
+    grid: Grid,
+    layers: Sequence[int],
+    heads: Sequence[int],
+    limits: tuple[float | None, float | None],
+    low_is_good: bool,
+    marks: Mapping[tuple[int, int], str],
+) -> AxesImage:
+    """Draw the values of `plot_heads`, without a colour bar."""
+    unknown = [one for one in marks if one[0] not in layers or one[1] not in heads]
+    if unknown:
+        raise ArgumentError(
+            f"marks names layer {unknown[0][0]}, head {unknown[0][1]}; expected layers {short(list(layers))} and heads"
+            f" {short(list(heads))}"
+        )
+    signed = bool((grid < 0).any()) or (limits[0] or 0) < 0
+    shades = SIGNED_SHADES.removesuffix("_r") if signed and not low_is_good else None
+    image = draw_cells(ax, grid, low=limits[0], high=limits[1], shades=shades, aspect="auto")
+    name_cells(ax, list(map(layer_name, layers)), [f"H{int(head)}" for head in heads])
+    for (layer, head), mark in marks.items():
+        ax.text(list(heads).index(head), list(layers).index(layer), plain_text(mark), ha="center", va="center")
+    return image
 
 
 @checked
@@ -176,7 +195,7 @@ def plot_patching(
     low, high = limits or (None, None)
     ax = axes_or_new(ax, COLUMN, 1.0 + 0.26 * len(grid))
     image = draw_cells(ax, grid, low=low, high=high, aspect="auto")
-    layers = list(map(layer_label, range(len(grid))))
+    layers = list(map(layer_name, range(len(grid))))
     if isinstance(layout, TokenLayout):
         name_cells(ax, layers, [])
         name_tokens(ax, layout.names, token_owners(layout), axis="x")

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from emg_lens.plotting.style import COLUMN, DPI, PAGE, SIZE, plot_style
 from emg_lens.validation import ArgumentError
@@ -95,11 +96,6 @@ def wrapped_text(text: str, width: int) -> str:
     return plain_text("\n".join(textwrap.wrap(text, width)) or text)
 
 
-def layer_label(layer: float) -> str:
-    """Printed name of a layer, which counts from 0 in code: `"L1"`."""
-    return f"L{int(layer) + 1}"
-
-
 def place_legend(figure: Figure, entries: Mapping[str, Any], n_columns: int, title: str = "") -> None:
     """Place a legend below the panels of a figure, in as many columns as fit into the width."""
     figure.legend(*_entries(entries), loc="outside lower center", **_columns(figure, entries, n_columns, title))
@@ -132,10 +128,13 @@ def _columns(figure: Figure, entries: Mapping[str, Any], n_columns: int, title: 
     }
 
 
-def colour_bar(image: ScalarMappable, panels: Sequence[Axes], label: str, **place: Any) -> Any:
-    """Add a colour bar without a frame next to the panels."""
+def colour_bar(image: ScalarMappable, panels: Sequence[Axes], label: str, whole: bool = False, **place: Any) -> Any:
+    """Add a colour bar without a frame next to the panels, for whole numbers with ticks at whole numbers."""
     bar = figure_of(panels[0]).colorbar(image, ax=list(panels), **{"shrink": 0.9, "pad": 0.02, **place})
     bar.set_label(label)
+    if whole:
+        bar.locator = MaxNLocator(integer=True, nbins=5)
+        bar.update_ticks()
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     return bar
 

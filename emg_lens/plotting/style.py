@@ -79,8 +79,9 @@ def plot_style() -> Iterator[None]:
 def modality_colours(names: Iterable[str]) -> dict[str, str]:
     """Colour of each modality: the same in every picture.
 
-    EMG, accelerometer, gyroscope, force, magnetometer, IMU and CLS have fixed colours. Any other name has a colour that
-    depends on the name, or the next free one if another modality of the same picture has it already.
+    EMG, accelerometer, gyroscope, force, magnetometer, IMU and CLS have fixed colours (`"emg"` and `"EMG"` the same).
+    Any other name has a colour that depends on the name, or the next free one if another modality of the same picture
+    has it already.
 
     Args:
         names: Names of modalities.
@@ -91,7 +92,7 @@ def modality_colours(names: Iterable[str]) -> dict[str, str]:
         {'cls': '#858c98', 'emg': '#0072B2', 'acc': '#E69F00'}
     """
     names = list(dict.fromkeys(names))
-    colours = {name: _OF_MODALITIES[name] for name in names if name in _OF_MODALITIES}
+    colours = {name: _OF_MODALITIES[name.lower()] for name in names if name.lower() in _OF_MODALITIES}
     for name in names:
         if name not in colours:
             first = crc32(name.encode()) % len(_OF_OTHER_MODALITIES)

@@ -1,25 +1,20 @@
 """Figures of the layer sweep: the metric by layer (IsoNet paper, Fig. 5) and mean changes by layer."""
 
-import matplotlib
 from matplotlib.figure import Figure
 
-from emg_lens.studies.report.figures import (
+from emg_lens.plotting.boxes import offset_in_group
+from emg_lens.plotting.curves import value_lines
+from emg_lens.plotting.layer_sweeps import (
     BOXES_PER_THIRD,
-    DASHED,
-    STYLE,
-    UNMASKED,
-    draw_box,
-    draw_legend,
+    draw_layer_sweep,
     draw_profile,
-    draw_references,
-    draw_significance,
-    edge_colours,
-    metric_limits,
-    new_panels,
-    offset_in_group,
-    title_panels,
+    sweep_legend,
+    sweep_panels,
+    title_modes,
 )
-from emg_lens.studies.report.wording import layer_conditions, layer_name, metric_name, metric_words
+from emg_lens.plotting.panels import figure_of
+from emg_lens.plotting.style import DASHED, edge_colours, plot_style
+from emg_lens.studies.report.wording import layer_conditions, metric_name, metric_words
 from emg_lens.studies.results.findings import Cell
 from emg_lens.sweeps.conditions import BASELINE
 
@@ -36,32 +31,9 @@ def figure_metric(cell: Cell) -> Figure | None:
     masks = layer_conditions(cell.tests)
     if not len(masks):
         return None
-    values, kinds, chance = cell.values, list(masks["edges"].unique()), cell.chance
-    limits = metric_limits(values[[BASELINE, *masks["condition"]]].to_numpy(), cell.is_fraction)
-    if chance is not None and chance < (limits[0] or 0):
-        chance = None  # outside the axis
-    layers, modes, colours = sorted(masks["layer"].unique()), list(masks["mode"].unique()), edge_colours(kinds)
-    stacked = len(layers) * len(kinds) + 1 > BOXES_PER_THIRD
-    with matplotlib.rc_context(STYLE):
-        figure, panels = new_panels(len(modes), stacked, height=2.55 + 0.12 * len(kinds))
-        for axes, mode in zip(panels, modes, strict=True):
-            rows = masks[masks["mode"] == mode]
-            draw_box(axes, 0, values[BASELINE], UNMASKED, width=0.55)
-            draw_references(axes, values[BASELINE].mean(), chance)
-            for row in rows.to_dict("records"):
-                k, group = kinds.index(row["edges"]), 1 + layers.index(row["layer"])
-                at, width = group + offset_in_group(k, len(kinds)), 0.8 / len(kinds) - 0.06
-                colour = colours[row["edges"]]
-                draw_box(axes, at, values[row["condition"]], colour, width, row["structural_null"])
-                draw_significance(axes, group, 1.02 + 0.055 * (len(kinds) - 1 - k), row, colour)
-            axes.set_xticks(range(len(layers) + 1), ["Base", *(layer_name(layer) for layer in layers)])
-            axes.set_xlim(-0.6, len(layers) + 0.6)
-            axes.set_ylim(*limits)
-        for axes in panels if stacked else panels[:1]:
-            axes.set_ylabel(metric_name(cell.metric))
-        title_panels(panels, modes, pad=5 + 8.5 * len(kinds))
-        draw_legend(figure, kinds, boxes=True, null=masks["structural_null"].any(), chance=chance)
-    return figure
+    with plot_style():
+        panels = draw_layer_sweep(cell.values, masks, metric_name(cell.metric), cell.chance, BASELINE, cell.is_fraction)
+    return figure_of(panels[0])
 
 
 def figure_profile(cell: Cell) -> Figure | None:
@@ -72,19 +44,17 @@ def figure_profile(cell: Cell) -> Figure | None:
     kinds, modes = list(masks["edges"].unique()), list(masks["mode"].unique())
     layers = sorted(masks["layer"].unique())
     stacked = len(layers) * len(kinds) + 1 > 2 * BOXES_PER_THIRD
-    with matplotlib.rc_context(STYLE):
-        figure, panels = new_panels(len(modes), stacked, height=2.2)
+    with plot_style():
+        panels = sweep_panels(None, len(modes), stacked, height=2.2)
         for axes, mode in zip(panels, modes, strict=True):
             axes.axhline(0, **DASHED)
             for k, kind in enumerate(kinds):
                 rows = masks[(masks["mode"] == mode) & (masks["edges"] == kind)].sort_values("layer")
                 draw_profile(axes, rows, 0.3 * offset_in_group(k, len(kinds)), edge_colours(kinds)[kind])
-            axes.set_xticks([int(layer) for layer in layers], [layer_name(layer) for layer in layers])
             axes.set_xlim(min(layers) - 0.4, max(layers) + 0.4)
-            axes.grid(axis="y", color="#e6e8eb", linewidth=0.6)
-            axes.set_axisbelow(True)
+            value_lines(axes)
         for axes in panels if stacked else panels[:1]:
             axes.set_ylabel(f"Change in {metric_words(cell.metric)}{' (pp)' if cell.is_fraction else ''}")
-        title_panels(panels, modes, pad=5)
-        draw_legend(figure, kinds, boxes=False, null=masks["structural_null"].any())
-    return figure
+        title_modes(panels, modes, pad=5)
+        sweep_legend(panels, kinds, boxes=False, null=bool(masks["structural_null"].any()))
+    return figure_of(panels[0])

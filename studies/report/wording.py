@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from emg_lens.plotting.words import NULL, cut_in_words, layer_name  # noqa: F401
 from emg_lens.studies.results.control_effects import cuts_every_layer
 from emg_lens.studies.results.findings import Cell
 from emg_lens.studies.spec.condition_spec import CLS_PATH_CLOSED, SUPERSET
@@ -14,7 +15,6 @@ from emg_lens.sweeps.conditions import BASELINE
 
 MODE_NAMES = {"individual": "Individual", "from_beginning": "RFB", "from_end": "RFE"}
 EDGE_NAMES = {"unimodal": "Uni", "cross_modal": "Cross"}
-CUTS_IN_WORDS = {"unimodal": "unimodal edges cut", "cross_modal": "cross-modal edges cut"}
 TEST_NAMES = {
     "mann-whitney": "two-sided Mann–Whitney U (unpaired, as in the paper)",
     "wilcoxon": "two-sided Wilcoxon signed-rank (paired)",
@@ -40,7 +40,7 @@ COLUMN_NAMES = {
 }
 UNIT_WORDS = {"pp": "pp", "nat": "nat"}
 """Units that are printed; a target's unit differs between data sets and is left out."""
-NULL, SAME = "†", "‡"
+SAME = "‡"
 EMPTY = "–"
 SIGNIFICANCE = "Sig."
 NOT_SIGNIFICANT = "ns"
@@ -85,11 +85,6 @@ def removal_conditions(tests: pd.DataFrame) -> pd.DataFrame:
     return tests[tests["mode"] == REMOVAL] if "mode" in tests else tests.iloc[:0]
 
 
-def layer_name(layer: float) -> str:
-    """Name of a 0-based layer as the papers print it: `"L1"` for 0."""
-    return f"L{int(layer) + 1}"
-
-
 def edge_name(kind: str) -> str:
     """Short name of an edge type as the papers print it: `"Uni"` for `"unimodal"`; other names are unchanged."""
     return EDGE_NAMES.get(kind, str(kind))
@@ -113,11 +108,6 @@ def cut_names(cell: Cell) -> dict[str, str]:
         elif row["control"] == CLS_PATH_CLOSED:
             names[row["condition"]] = f"{edge_name(row['of'])}, every layer; path through CLS closed"
     return names
-
-
-def cut_in_words(kind: str) -> str:
-    """The cut of an edge type in words: `"cross-modal edges cut"`; other names get "cut" appended."""
-    return CUTS_IN_WORDS.get(kind, f"{kind} cut")
 
 
 def metric_words(metric: str) -> str:

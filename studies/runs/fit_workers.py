@@ -82,5 +82,5 @@ def run_stacked(fits: Sequence[Fit], data: Path | None, folders: Mapping[str, Pa
 
 def _import_report_modules() -> None:
     """Import what tables and figures need while the workers compute; this takes about a second."""
-    for name in ("emg_lens.studies.report.page", "emg_lens.studies.report.figures", "scipy.stats"):
+    for name in ("emg_lens.studies.report.page", "emg_lens.plotting.saving", "scipy.stats"):
         importlib.import_module(name)

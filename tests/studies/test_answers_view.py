@@ -9,16 +9,9 @@ from synthetic import by_factors, cell_of, findings_of, head_scores, tidy
 from test_controls import made_up
 from test_verdicts import findings_with
 
-from emg_lens.studies.report.figures import (
-    CATEGORIES,
-    CROSS_MODAL,
-    OTHER_ABLATION,
-    REMOVED,
-    UNIMODAL,
-    ablation_colour,
-    edge_colours,
-    to_svg,
-)
+from emg_lens.plotting.saving import to_svg
+from emg_lens.plotting.style import CATEGORIES, CROSS_MODAL, OTHER_ABLATION, REMOVED, UNIMODAL, edge_colours
+from emg_lens.studies.report.ablation_colours import ablation_colour
 from emg_lens.studies.report.view import VIEWS
 from emg_lens.studies.report.views.answers import MOST_CELLS, figure_answers, figure_models, layout_verdicts
 from emg_lens.studies.results.verdicts import Verdict, verdicts_of

@@ -15,7 +15,7 @@ from synthetic import cell_of, tidy
 from tiny import TINY
 
 from emg_lens.analysis import find_circuit
-from emg_lens.studies.report.figures import to_svg
+from emg_lens.plotting.saving import to_svg
 from emg_lens.studies.report.view import VIEWS, views_of
 from emg_lens.studies.report.views.circuit import (
     KEPT,

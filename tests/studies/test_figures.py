@@ -6,7 +6,8 @@ from layer_sweep_table import paper_scores, with_extras
 from matplotlib.figure import Figure
 from synthetic import cell_of, tidy
 
-from emg_lens.studies.report.figures import metric_limits, save_figures, to_png, to_svg
+from emg_lens.plotting.boxes import metric_limits
+from emg_lens.plotting.saving import save_figures, to_png, to_svg
 from emg_lens.studies.report.layer_figures import figure_metric, figure_profile
 from emg_lens.studies.report.views.single import figure_singles
 from emg_lens.studies.report.views.training import figure_training
@@ -42,7 +43,7 @@ def made_up(n_layers: int, kinds: list[str], modes: list[str], n_subjects: int =
 
 def test_a_panel_a_mode_with_every_subject_under_every_mask(study):
     panels = figure_metric(study).axes
-    assert [p.get_title("left").split("$ ")[-1] for p in panels] == [
+    assert [p.get_title("left").split(") ", 1)[-1] for p in panels] == [
         "Single layers",
         "From the first layer on (RFB)",
         "From the last layer back (RFE)",

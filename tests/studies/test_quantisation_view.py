@@ -10,7 +10,7 @@ from scipy import stats
 from tiny import TINY
 
 from emg_lens.analysis.quantisation.variant_analysis import FLOAT, VARIANTS
-from emg_lens.studies.report.figures import to_svg
+from emg_lens.plotting.saving import to_svg
 from emg_lens.studies.report.quantised_values import cut_drops, head_rank_correlations, variant_scores
 from emg_lens.studies.report.views.quantisation import (
     figure_quantised,

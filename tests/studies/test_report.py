@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from synthetic import SPEC, by_factors, findings_of, tidy
 
 from emg_lens.data.leakage import SHARED, Leakage
+from emg_lens.plotting.saving import to_svg
 from emg_lens.studies.report.answers import answers_to_questions
-from emg_lens.studies.report.figures import to_svg
 from emg_lens.studies.report.guide import reading_guide
 from emg_lens.studies.report.html_pieces import FIRST_ROWS, MOST_ROWS, text_table
 from emg_lens.studies.report.leakage_section import leakage_by_cohort, leakage_sentences, leakage_table

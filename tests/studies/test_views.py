@@ -11,8 +11,8 @@ from matplotlib.text import Text
 from synthetic import by_factors, cell_of, findings_of, head_scores, tidy
 
 from emg_lens.data.leakage import SHARED, Leakage
+from emg_lens.plotting.saving import to_svg
 from emg_lens.registry import UnknownNameError
-from emg_lens.studies.report.figures import to_svg
 from emg_lens.studies.report.view import VIEWS, views_of
 from emg_lens.studies.report.views.curve import curve_points, figure_curve, layout_curve
 from emg_lens.studies.report.views.grid import figure_grid, layout_grid, layout_levels

@@ -12,19 +12,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from emg_lens.plotting.panels import new_figure, place_legend, plain_text, wrapped_text
+from emg_lens.plotting.style import DARK, DOTTED
+from emg_lens.studies.report.ablation_colours import EXPECTED, RANDOM_CONTROL, UNMASKED, ablation_colour
 from emg_lens.studies.report.answers import ELECTRODES, OTHERS, PLACES, SENSORS, ablations_by_question
-from emg_lens.studies.report.figures import (
-    DARK,
-    DOTTED,
-    EXPECTED,
-    RANDOM_CONTROL,
-    UNMASKED,
-    ablation_colour,
-    new_figure,
-    place_legend,
-    plain_text,
-    wrapped_text,
-)
 from emg_lens.studies.report.verdict_sentences import harm, what_was_done, with_interval_of
 from emg_lens.studies.report.view import View, in_each_cell
 from emg_lens.studies.report.wording import UNIT_WORDS, metric_name, metric_words, p_value, value

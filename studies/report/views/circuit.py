@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from emg_lens.analysis.attribution.fit_trials import SEARCH_TRIALS
 from emg_lens.analysis.circuits.circuit import RANDOM
 from emg_lens.layout import CLS
-from emg_lens.studies.report.circuit_figures import draw_edge_maps, draw_sizes, token_order
+from emg_lens.plotting.edge_maps import token_order
+from emg_lens.studies.report.circuit_figures import draw_edge_maps, draw_sizes
 from emg_lens.studies.report.fit_values import attributed_metric, mean_heading, mean_with_interval, with_subjects
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import count, number, value

@@ -7,13 +7,11 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from emg_lens.studies.report.figures import WIDTH, new_figure, plain_text
+from emg_lens.plotting import plot_confusion
+from emg_lens.plotting.panels import figure_of
 from emg_lens.studies.report.view import OutputsView, by_title, outputs_of_fits, repetition_fractions
 from emg_lens.studies.report.wording import value
 from emg_lens.studies.results.findings import Findings
-
-MOST_NUMBERS = 12
-"""Up to this many classes, the matrix shows its numbers."""
 
 
 class Confusion(OutputsView):
@@ -92,22 +90,4 @@ def layout_classes(matrix: pd.DataFrame) -> pd.DataFrame:
 
 def figure_confusion(matrix: pd.DataFrame) -> Figure:
     """Draw the fraction of each performed class (rows) that is predicted as each class (columns)."""
-    counts, n = matrix.to_numpy(), len(matrix)
-    performed = counts.sum(axis=1, keepdims=True)
-    fractions = np.divide(counts, performed, out=np.zeros_like(counts), where=performed > 0)
-    names = [plain_text(str(name)) for name in matrix]
-    side = min(WIDTH * 0.72, 1.6 + 0.3 * n)
-    with new_figure(side + 0.5, side) as figure:
-        axes = figure.subplots()
-        image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
-        axes.set_xticks(range(n), names, rotation=90)
-        axes.set_yticks(range(n), names)
-        axes.set_xlabel("Predicted")
-        axes.set_ylabel("Performed")
-        for row, column in np.ndindex(n, n) if n <= MOST_NUMBERS else ():
-            fraction = fractions[row, column]
-            if fraction >= 0.005:
-                colour = "white" if fraction > 0.5 else "black"
-                axes.text(column, row, f"{100 * fraction:.0f}", ha="center", va="center", color=colour, fontsize=6.5)
-        figure.colorbar(image, ax=axes, label="Fraction of repetitions", shrink=0.8)
-    return figure
+    return figure_of(plot_confusion(matrix))

@@ -7,16 +7,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from emg_lens.studies.report.figures import (
-    DARK,
-    RANDOM_CONTROL,
-    WIDTH,
-    ablation_colour,
-    draw_references,
-    new_figure,
-    place_legend,
-    wrapped_text,
-)
+from emg_lens.plotting.boxes import draw_references
+from emg_lens.plotting.panels import new_figure, place_legend, wrapped_text
+from emg_lens.plotting.style import DARK, PAGE
+from emg_lens.studies.report.ablation_colours import RANDOM_CONTROL, ablation_colour
 from emg_lens.studies.report.table_formats import without_empty_columns
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import (
@@ -84,7 +78,7 @@ def figure_control_effects(cell: Cell) -> Figure | None:
     if not cuts:
         return None
     colours = {row["condition"]: ablation_colour(row) for row in cell.tests.to_dict("records")}
-    with new_figure(WIDTH * 0.72, 1.0 + 0.24 * len(cuts)) as figure:
+    with new_figure(PAGE * 0.72, 1.0 + 0.24 * len(cuts)) as figure:
         axes, drawn = figure.subplots(), {}
         draw_references(axes, cell.baseline, None, vertical=False)
         for at, one in enumerate(cuts):

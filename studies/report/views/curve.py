@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from emg_lens.studies.report.figures import WIDTH, category_colour, new_figure, plain_text
+from emg_lens.plotting import plot_curves
+from emg_lens.plotting.panels import new_figure, plain_text
+from emg_lens.plotting.style import PAGE
 from emg_lens.studies.report.notes import interval_notes
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.views.grid import subject_means
@@ -18,8 +20,6 @@ from emg_lens.studies.statistics.intervals import mean_interval
 
 FEWEST = 3
 """Fewer levels are not drawn as a curve."""
-WIDE = 8
-"""The axis is logarithmic if the largest step between levels is so many times the smallest."""
 
 
 class Curve(View):
@@ -91,26 +91,18 @@ def figure_curve(findings: Findings, factor: str) -> Figure:
     """Draw the metric with its interval against a factor, one line per combination of the other factors."""
     points = curve_points(findings, factor)
     others = [name for name in findings.factors if name != factor]
-    levels = sorted(points["level"].unique())
-    steps = [b - a for a, b in zip(levels, levels[1:], strict=False)]
-    with new_figure(WIDTH * (0.72 if others else 0.5), 2.4) as figure:
-        axes = figure.subplots()
-        for k, (name, line) in enumerate(points.groupby("others", sort=False)):
-            colour = category_colour(k)
-            style = {"color": colour, "linewidth": 1.2, "markersize": 3.5, "label": plain_text(str(name))}
-            axes.plot(line["level"], line["mean"], "o-", **style)
-            axes.fill_between(line["level"], line["ci_low"], line["ci_high"], color=colour, alpha=0.18, lw=0)
-        if levels[0] > 0 and max(steps) >= WIDE * min(steps):
-            axes.set_xscale("log")
-            axes.minorticks_off()
-        axes.set_xticks(levels, [f"{level:g}" for level in levels])
-        axes.set_xlabel(plain_text(factor))
-        axes.set_ylabel(metric_name(findings.metric))
-        axes.grid(axis="y", color="#e6e8eb", linewidth=0.6)
-        axes.set_axisbelow(True)
-        if others:
-            title = plain_text(", ".join(others))
-            figure.legend(loc="outside right upper", frameon=False, title=title, title_fontsize=7.5)
+    with new_figure(PAGE * (0.72 if others else 0.5), 2.4 + 0.2 * bool(others)) as figure:
+        plot_curves(
+            points,
+            "level",
+            "mean",
+            by="others" if others else None,
+            interval=("ci_low", "ci_high"),
+            labels=(factor, metric_name(findings.metric)),
+            ticks=True,
+            legend_title=plain_text(", ".join(others)),
+            ax=figure.subplots(),
+        )
     return figure
 
 

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
-from emg_lens.studies.report.figures import WIDTH, category_colour, new_figure, plain_text
+from emg_lens.plotting import plot_curves
+from emg_lens.plotting.panels import new_figure
+from emg_lens.plotting.style import DASHED, PAGE
 from emg_lens.studies.report.notes import interval_notes
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.views.curve import ordered_factors
@@ -73,15 +75,10 @@ def layout_drops(findings: Findings) -> pd.DataFrame:
 def figure_drops(findings: Findings) -> Figure:
     """Draw the relative drop against the factor."""
     points = drop_points(findings)
-    with new_figure(WIDTH * 0.72, 2.4) as figure:
-        axes = figure.subplots()
-        for k, (name, line) in enumerate(points.groupby("condition", sort=False)):
-            style = {"color": category_colour(k), "linewidth": 1.2, "markersize": 3.5, "label": plain_text(str(name))}
-            axes.plot(line["level"], line["drop"], "o-", **style)
-        axes.axhline(THRESHOLD, color="grey", linewidth=0.8, linestyle="--")
-        levels = sorted(points["level"].unique())
-        axes.set_xticks(levels, [f"{level:g}" for level in levels])
-        axes.set_xlabel(plain_text(findings.factors[0]))
-        axes.set_ylabel(change_name(findings.cells[0]))
-        figure.legend(loc="outside right upper", frameon=False)
+    labels = (findings.factors[0], change_name(findings.cells[0]))
+    with new_figure(PAGE * 0.72, 2.6) as figure:
+        axes = plot_curves(
+            points, "level", "drop", by="condition", labels=labels, ticks=True, log=False, ax=figure.subplots()
+        )
+        axes.axhline(THRESHOLD, **DASHED)
     return figure

@@ -7,7 +7,9 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from emg_lens.studies.report.figures import WIDTH, category_colour, draw_box, metric_limits, new_figure, wrapped_text
+from emg_lens.plotting.boxes import metric_limits, plot_boxes
+from emg_lens.plotting.panels import new_figure
+from emg_lens.plotting.style import PAGE, category_colour
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import metric_name, metric_words, value
 from emg_lens.studies.results.findings import Findings
@@ -71,12 +73,10 @@ def layout_electrode_sets(findings: Findings) -> pd.DataFrame:
 def figure_electrode_sets(findings: Findings) -> Figure:
     """Draw one box over electrode sets for each combination of levels."""
     means = electrode_set_means(findings)
-    with new_figure(WIDTH * 0.72, 0.95 + 0.27 * (len(means) + 1)) as figure:
-        axes = figure.subplots()
-        for at, values in enumerate(means.values()):
-            draw_box(axes, at, pd.Series(values), category_colour(at), 0.6, vertical=False)
-        axes.set_yticks(range(len(means)), [wrapped_text(name, 36) for name in means])
-        axes.set_ylim(len(means) - 0.4, -0.6)
-        axes.set_xlim(*metric_limits(np.concatenate(list(means.values())), is_fraction(findings.metric)))
-        axes.set_xlabel(f"{metric_name(findings.metric)}, mean over subjects")
+    with new_figure(PAGE * 0.72, 0.95 + 0.27 * (len(means) + 1)) as figure:
+        plot_boxes(
+            means, colours=[category_colour(k) for k in range(len(means))], ax=figure.subplots(),
+            label=f"{metric_name(findings.metric)}, mean over subjects",
+            limits=metric_limits(np.concatenate(list(means.values())), is_fraction(findings.metric)),
+        )  # fmt: skip
     return figure

@@ -13,7 +13,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from emg_lens.studies.report.figures import CATEGORIES, WIDTH, new_figure, plain_text
+from emg_lens.plotting.panels import new_figure, plain_text
+from emg_lens.plotting.style import CATEGORIES, PAGE
 from emg_lens.studies.report.view import OutputsView, in_each_cell, outputs_of_fits, repetition_fractions
 from emg_lens.studies.report.wording import value
 from emg_lens.studies.results.findings import Cell, Findings
@@ -155,7 +156,7 @@ def figure_maps(fits: Sequence[EmbeddedFit]) -> Figure | None:
     by_subject = max(fit.trials["subject"].nunique() for fit in fits) > 1
     columns = [("label", "class"), ("subject", "subject")][: 1 + by_subject]
     across, down = (len(columns), len(fits)) if by_subject else (len(fits), 1)
-    with new_figure(WIDTH, 0.15 + down * WIDTH / 3.3) as figure:
+    with new_figure(PAGE, 0.15 + down * PAGE / 3.3) as figure:
         places = np.reshape(figure.subplots(down, across, squeeze=False), -1)
         keys: dict[str, dict[str, str]] = {}
         for k, fit in enumerate(fits):

@@ -7,16 +7,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from emg_lens.layout import CLS
-from emg_lens.studies.report.figures import WIDTH, new_figure, plain_text
+from emg_lens.plotting import plot_flow
+from emg_lens.plotting.panels import figure_of
 from emg_lens.studies.report.fit_values import attributed_metric, mean_heading, mean_with_interval, with_subjects
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import count, layer_name, number
 from emg_lens.studies.results.findings import Cell, Findings
 
-PER_ROW = 3
-COLOURS, NO_EDGE = "PuOr_r", "#E4E6EA"
-DARK_FROM = 0.6
-"""White numbers in cells above this fraction of the largest value."""
 KINDS = {
     "to_cls": "edges from sensors to CLS",
     "unimodal": "edges within a modality",
@@ -66,35 +63,14 @@ def figure_flow(cell: Cell) -> Figure | None:
     flow = _flow(cell)
     if not len(flow):
         return None
-    means = flow.groupby(["layer", "dest", "src"])["flow"].mean()
-    names = sorted({*flow["dest"], *flow["src"]}, key=[CLS, *_modalities(flow)].index)
-    layers, most = sorted(flow["layer"].unique()), float(means.abs().max())
-    across = min(PER_ROW, len(layers))
-    down = -(-len(layers) // across)
-    with new_figure(WIDTH * (across + 0.4) / (PER_ROW + 0.4), 0.1 + 1.9 * down) as figure:
-        panels = list(figure.subplots(down, across, squeeze=False).flat)
-        for axes in panels[len(layers) :]:
-            axes.set_visible(False)
-        for axes, layer in zip(panels, layers, strict=False):
-            grid = means[layer].unstack().reindex(index=names, columns=names).to_numpy()
-            axes.imshow(np.ma.masked_invalid(grid), cmap=COLOURS, vmin=-most, vmax=most)
-            axes.set_facecolor(NO_EDGE)
-            for (i, j), one in np.ndenumerate(grid):
-                if not np.isnan(one):
-                    colour = "white" if abs(one) > DARK_FROM * most else "black"
-                    axes.text(j, i, number(one, 1), ha="center", va="center", fontsize=6.5, color=colour)
-            words = [plain_text(_printed(name)) for name in names]
-            axes.set_xticks(range(len(names)), words)
-            axes.set_yticks(range(len(names)), words)
-            axes.tick_params(length=0)
-            axes.spines[:].set_visible(False)
-            axes.set_title(layer_name(layer))
-            axes.set_xlabel("from")
-            axes.set_ylabel("to")
-        bar = figure.colorbar(panels[0].images[0], ax=panels, shrink=0.8, pad=0.02, aspect=25)
-        bar.set_label(f"% of the range\nof the {attributed_metric(cell)}")
-        bar.outline.set_visible(False)
-    return figure
+    means = flow.groupby(["layer", "dest", "src"])["flow"].mean().reset_index()
+    printed = means.assign(dest=means["dest"].map(_printed), src=means["src"].map(_printed))
+    printed["src"] = pd.Categorical(printed["src"], [_printed(name) for name in [CLS, *_modalities(flow)]])
+    label = f"% of the range\nof the {attributed_metric(cell)}"
+    most = float(means["flow"].abs().max())
+    return figure_of(
+        plot_flow(printed.sort_values("src"), value="flow", label=label, limits=(-most, most), decimals=1)[0]
+    )
 
 
 def edge_text(src: str, dest: str) -> str:

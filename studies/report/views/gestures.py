@@ -11,9 +11,12 @@ from matplotlib.figure import Figure
 from emg_lens.data.pulses import labels_of
 from emg_lens.decoding.event_metrics import joined_stream
 from emg_lens.decoding.thresholds import EventComparison, score_event_conditions
+from emg_lens.plotting.curves import draw_curve
+from emg_lens.plotting.matrices import draw_fractions
+from emg_lens.plotting.panels import new_figure, plain_text
+from emg_lens.plotting.style import CATEGORIES, PAGE, category_colour
 from emg_lens.scoring.detection import by_gesture
 from emg_lens.scoring.metrics import METRICS
-from emg_lens.studies.report.figures import WIDTH, category_colour, new_figure, plain_text
 from emg_lens.studies.report.view import View, by_title
 from emg_lens.studies.report.wording import (
     EMPTY,
@@ -189,17 +192,11 @@ def layout_gestures(compared: EventComparison) -> pd.DataFrame:
 def figure_gestures(compared: EventComparison) -> Figure:
     """Draw the fraction of each gesture (columns) that each condition (rows) detects."""
     right = _right(compared)
-    with new_figure(WIDTH * 0.8, 1.2 + 0.24 * right.shape[1]) as figure:
+    with new_figure(PAGE * 0.8, 1.2 + 0.24 * right.shape[1]) as figure:
         axes = figure.subplots()
-        image = axes.imshow(right.to_numpy().T, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        names = ["unmasked" if name == BASELINE else plain_text(str(name)) for name in right]
-        axes.set_xticks(range(len(right)), [plain_text(str(name)) for name in right.index], rotation=30, ha="right")
-        axes.set_yticks(range(len(names)), names)
-        for (column, row), fraction in np.ndenumerate(right.to_numpy()):
-            if np.isfinite(fraction):
-                colour = "white" if fraction > 0.5 else "black"
-                axes.text(column, row, f"{100 * fraction:.0f}", ha="center", va="center", color=colour, fontsize=6.5)
-        figure.colorbar(image, ax=axes, label="Detected under its name", shrink=0.9)
+        names = ["unmasked" if name == BASELINE else str(name) for name in right]
+        grid = np.ma.masked_invalid(right.to_numpy(float).T)
+        draw_fractions(axes, grid, names, list(map(str, right.index)), "Detected under its name")
     return figure
 
 
@@ -218,12 +215,12 @@ def figure_event_locked(cell: Cell) -> Figure:
     fractions = _event_locked_fractions(cell)
     assert fractions is not None
     gestures, base = list(fractions), fractions.xs(BASELINE, level="family").iloc[0]
-    with new_figure(WIDTH, 2.6) as figure:
+    with new_figure(PAGE, 2.6) as figure:
         for axes, (family, label) in zip(figure.subplots(1, 2, sharey=True), FAMILIES.items(), strict=True):
             for k, gesture in enumerate(gestures):
                 line = fractions.xs(family, level="family")[gesture].sort_index()
-                style = {"color": category_colour(k), "ls": "-" if k < 6 else "--", "linewidth": 1.2, "markersize": 3}
-                axes.plot(line.index, line, "o", label=plain_text(str(gesture)), **style)
+                style = {"ls": "-" if k < len(CATEGORIES) else "--", "marker": "o", "label": plain_text(gesture)}
+                draw_curve(axes, line.index, line, category_colour(k), **style)
                 axes.axhline(base[gesture], color=category_colour(k), linewidth=0.4, linestyle=":")
             axes.set_xlabel(label)
             axes.locator_params(axis="x", nbins=5)

@@ -7,16 +7,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from emg_lens.studies.report.figures import (
-    WIDTH,
-    category_colour,
-    metric_limits,
-    new_figure,
-    offset_in_group,
-    place_legend,
-    plain_text,
-    wrapped_text,
-)
+from emg_lens.plotting.boxes import metric_limits, offset_in_group
+from emg_lens.plotting.panels import new_figure, place_legend, plain_text, wrapped_text
+from emg_lens.plotting.style import PAGE, category_colour
 from emg_lens.studies.report.notes import interval_notes, order_notes
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import (
@@ -125,7 +118,7 @@ def figure_grid(findings: Findings) -> Figure:
     width = 1 if len(down) * len(across) > 12 or len(down) > 4 else 0.72
     letters = int(width * LETTERS_PER_FIGURE / len(down)) - 1
     turned = max(map(len, down)) > 3 * letters
-    with new_figure(width * WIDTH, 2.6) as figure:
+    with new_figure(width * PAGE, 2.6) as figure:
         axes = figure.subplots()
         for k, rest in enumerate(across):
             for group, level in enumerate(down):

@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
-from emg_lens.studies.report.figures import GREY, WIDTH, category_colour, new_figure, place_legend
+from emg_lens.plotting.panels import new_figure, place_legend
+from emg_lens.plotting.style import GREY, PAGE, category_colour
 from emg_lens.studies.report.fit_values import attributed_metric, mean_heading, mean_with_interval, with_subjects
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import count, layer_name, value
@@ -105,7 +106,7 @@ def figure_roles(cell: Cell) -> Figure | None:
         return None
     cross, uni = scores["cross_modal"], scores["unimodal"]
     layers = cross.columns.get_level_values("layer")
-    with new_figure(WIDTH / 2, 3.0) as figure:
+    with new_figure(PAGE / 2, 3.0) as figure:
         axes, dots = figure.subplots(), {}
         axes.axhline(0, color=GREY, lw=0.5)
         axes.axvline(0, color=GREY, lw=0.5)

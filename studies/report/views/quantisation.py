@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from emg_lens.analysis.quantisation.variant_analysis import EDGES, FLOAT, INTEGER, UNSCALED
-from emg_lens.studies.report.figures import GREY, WIDTH, category_colour, new_figure, place_legend
+from emg_lens.plotting.panels import new_figure, place_legend
+from emg_lens.plotting.style import GREY, PAGE, category_colour
 from emg_lens.studies.report.fit_values import mean_heading, mean_with_interval
 from emg_lens.studies.report.quantised_values import (
     NAME,
@@ -153,7 +154,7 @@ def figure_quantised(cell: Cell) -> Figure | None:
     shown = {BASELINE: "intact"} | {row["condition"]: f"{names[row['condition']]}, cut" for row in rows}
     shown = {condition: text for condition, text in shown.items() if condition in values.columns.unique("condition")}
     variants = list(values.columns.unique("variant"))
-    with new_figure(WIDTH * 0.75, 2.6) as figure:
+    with new_figure(PAGE * 0.75, 2.6) as figure:
         axes, dots = figure.subplots(), {}
         for k, (condition, text) in enumerate(shown.items()):
             x = np.arange(len(variants)) + 0.16 * (k - (len(shown) - 1) / 2)

@@ -5,8 +5,11 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
+from emg_lens.plotting.matrices import draw_heads
+from emg_lens.plotting.panels import colour_bar, new_figure, plain_text
+from emg_lens.plotting.style import PAGE
+from emg_lens.plotting.values import grid_of
 from emg_lens.studies.report.answers import PLACES
-from emg_lens.studies.report.figures import WIDTH, new_figure, plain_text
 from emg_lens.studies.report.notes import interval_notes, mark_notes, study_notes
 from emg_lens.studies.report.table_formats import without_empty_columns
 from emg_lens.studies.report.view import View, in_each_cell
@@ -63,29 +66,25 @@ def figure_heads(cell: Cell, verdicts: Sequence[Verdict] = ()) -> Figure | None:
     kinds, most = list(rows["edges"].unique()), max(float(rows["difference"].abs().max()), 1e-9)
     layers, heads = sorted(rows["layer"].unique()), sorted(rows["head"].unique())
     unit = " (pp)" if cell.is_fraction else ""
-    width, height = min(WIDTH, 1.1 + len(kinds) * (0.5 + 0.28 * len(heads))), 0.9 + 0.28 * len(layers)
+    width, height = min(PAGE, 1.1 + len(kinds) * (0.5 + 0.28 * len(heads))), 0.9 + 0.28 * len(layers)
     with new_figure(width, height) as figure:
         panels = list(figure.subplots(1, len(kinds), squeeze=False, sharey=True).flat)
-        images, marks = [], {}
+        drawn = set()
         for axes, kind in zip(panels, kinds, strict=True):
             of_kind = rows[rows["edges"] == kind]
-            grid = of_kind.pivot(index="layer", columns="head", values="difference").reindex(
-                index=layers, columns=heads
-            )
-            colours = "PuOr_r" if cell.lower_is_better else "PuOr"
-            images.append(axes.imshow(grid, cmap=colours, vmin=-most, vmax=most, aspect="auto"))
-            for row in of_kind[of_kind["structural_null"] | of_kind["condition"].isin(shown)].to_dict("records"):
-                mark, meaning = (NULL, "structural null") if row["structural_null"] else (SHOWN, "verdict “shown”")
-                axes.text(heads.index(row["head"]), layers.index(row["layer"]), mark, ha="center", va="center")
-                marks[mark] = f"\n{mark} {meaning}"
-            axes.set_xticks(range(len(heads)), [f"H{int(head)}" for head in heads])
-            axes.set_yticks(range(len(layers)), [layer_name(layer) for layer in layers])
-            axes.tick_params(length=0)
-            axes.spines[:].set_visible(False)
+            grid = grid_of("heads", of_kind, "difference", layers, heads, ("layer", "head"))
+            marks = {
+                (row["layer"], row["head"]): SHOWN for row in of_kind.to_dict("records") if row["condition"] in shown
+            }
+            marks |= {
+                (row["layer"], row["head"]): NULL for row in of_kind[of_kind["structural_null"]].to_dict("records")
+            }
+            draw_heads(axes, grid, layers, heads, (-most, most), cell.lower_is_better, marks)
+            drawn |= set(marks.values())
             axes.set_title(plain_text(cut_in_words(kind)))
-        bar = figure.colorbar(images[0], ax=panels, shrink=0.95, pad=0.02)
-        bar.set_label(f"Change in {metric_words(cell.metric)}{unit}{''.join(marks.values())}")
-        bar.outline.set_visible(False)
+        meanings = {NULL: "structural null", SHOWN: "verdict “shown”"}
+        legend = "".join(f"\n{mark} {meaning}" for mark, meaning in meanings.items() if mark in drawn)
+        colour_bar(panels[0].images[0], panels, f"Change in {metric_words(cell.metric)}{unit}{legend}", shrink=0.95)
     return figure
 
 

@@ -13,16 +13,9 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from scipy.special import softmax
 
-from emg_lens.studies.report.figures import (
-    CATEGORIES,
-    DARK,
-    DOTTED,
-    GREY,
-    WIDTH,
-    category_colour,
-    new_figure,
-    plain_text,
-)
+from emg_lens.plotting.curves import draw_curve
+from emg_lens.plotting.panels import new_figure, plain_text
+from emg_lens.plotting.style import CATEGORIES, DARK, DOTTED, GREY, PAGE, category_colour
 from emg_lens.studies.report.view import OutputsView, by_title, outputs_of_fits, repetition_fractions
 from emg_lens.studies.report.wording import value
 from emg_lens.studies.results.findings import Findings
@@ -130,19 +123,20 @@ def layout_areas(curves: Curves) -> pd.DataFrame:
 def figure_curves(curves: Curves) -> Figure:
     """Draw true against false positive rates: macro, micro and each class."""
     classes = [name for name in curves if name not in (MACRO, MICRO)]
-    side = WIDTH * 0.45
+    side = PAGE * 0.45
     with new_figure(side + 1.6, side) as figure:
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], **DOTTED)
         few = len(classes) <= MOST_NAMED
         for k, name in enumerate(classes):
-            style: dict[str, Any] = {"color": category_colour(k), "linestyle": "-" if k < len(CATEGORIES) else "--"}
-            style = style | {"label": _label(name, curves)} if few else {"color": GREY, "alpha": 0.4}
-            axes.plot(FALSE_RATES, curves[name].true_rates, linewidth=0.7, **style)
+            dash = "-" if k < len(CATEGORIES) else "--"
+            style: dict[str, Any] = {"ls": dash, "label": _label(name, curves)} if few else {"alpha": 0.4}
+            colour = category_colour(k) if few else GREY
+            draw_curve(axes, FALSE_RATES, curves[name].true_rates, colour, None, linewidth=0.7, **style)
         for name, dash in ((MACRO, "-"), (MICRO, (0, (4, 2)))):
             if name in curves:
-                line = {"color": DARK, "linewidth": 1.6, "linestyle": dash, "label": _label(name, curves)}
-                axes.plot(FALSE_RATES, curves[name].true_rates, **line)
+                line = {"linewidth": 1.6, "linestyle": dash, "label": _label(name, curves)}
+                draw_curve(axes, FALSE_RATES, curves[name].true_rates, DARK, **line)
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
         axes.set_xlabel("False positive rate")
         axes.set_ylabel("True positive rate")

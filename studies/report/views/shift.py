@@ -4,14 +4,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from emg_lens.layout import CLS
-from emg_lens.studies.report.figures import (
-    RANDOM_CONTROL,
-    WIDTH,
-    ablation_colour,
-    new_figure,
-    place_legend,
-    wrapped_text,
-)
+from emg_lens.plotting.curves import draw_curve
+from emg_lens.plotting.panels import new_figure, place_legend, wrapped_text
+from emg_lens.plotting.style import PAGE
+from emg_lens.studies.report.ablation_colours import RANDOM_CONTROL, ablation_colour
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import NULL, cut_names, layer_name, number
 from emg_lens.studies.results.findings import Cell, Findings
@@ -52,14 +48,14 @@ def figure_shift(cell: Cell) -> Figure | None:
         return None
     rows = {row["condition"]: row for row in cell.tests.to_dict("records")}
     order = list(dict.fromkeys(random_cuts.get(name, name) for name in shift["condition"].unique()))
-    with new_figure(WIDTH, 3.0) as figure:
+    with new_figure(PAGE, 3.0) as figure:
         axes = figure.subplots()
         for condition, by_layer in shift.groupby("condition", sort=False):
             name = str(condition)
             of, random = random_cuts.get(name, name), name in random_cuts
             look = {"marker": MARKERS[order.index(of) % len(MARKERS)], "ls": (0, (2, 2)) if random else "-"}
             colour = RANDOM_CONTROL if random else ablation_colour(rows.get(of, {}))
-            (line,) = axes.plot(by_layer["layer"], by_layer["cosine"], color=colour, ms=3, lw=1, **look)
+            line = draw_curve(axes, by_layer["layer"], by_layer["cosine"], colour, **look)
             lines["a size-matched random cut" if random else wrapped_text(names.get(name, name), 48)] = line
         layers = shift["layer"].unique()
         axes.set_xticks(layers, [layer_name(layer) for layer in layers])

@@ -6,21 +6,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from emg_lens.plotting.boxes import draw_mark, draw_references, metric_limits, plot_boxes
+from emg_lens.plotting.layer_sweeps import reference_entries
+from emg_lens.plotting.panels import new_figure, place_legend
+from emg_lens.plotting.style import PAGE
+from emg_lens.plotting.words import NULL
+from emg_lens.studies.report.ablation_colours import EXPECTED, UNMASKED, ablation_colour
 from emg_lens.studies.report.equal_conditions import identities
-from emg_lens.studies.report.figures import (
-    EXPECTED,
-    UNMASKED,
-    WIDTH,
-    ablation_colour,
-    draw_box,
-    draw_legend,
-    draw_references,
-    draw_significance,
-    metric_limits,
-    new_figure,
-    wrapped_text,
-)
 from emg_lens.studies.report.notes import interval_notes, mark_notes, study_notes
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import (
@@ -125,24 +119,22 @@ def figure_singles(cell: Cell) -> Figure | None:
     if chance is not None and chance < (limits[0] or 0):
         chance = None  # outside the axis
     has_expected = _has_expected(cell, rows)
-    with new_figure(WIDTH * 0.72, 0.95 + 0.27 * (len(rows) + 1)) as figure:
-        axes = figure.subplots()
-        draw_box(axes, 0, values[BASELINE], UNMASKED, 0.6, vertical=False)
+    colours = [UNMASKED, *(ablation_colour(row) for row in rows.to_dict("records"))]
+    boxes = {"Baseline": values[BASELINE], **{name: values[name].dropna() for name in rows["condition"]}}
+    with new_figure(PAGE * 0.72, 0.95 + 0.27 * (len(rows) + 1)) as figure:
+        axes = plot_boxes(
+            boxes, colours=colours, label=metric_name(cell.metric), limits=limits, ax=figure.subplots(),
+            hollow=list(rows.loc[rows["structural_null"].astype(bool), "condition"]),
+        )  # fmt: skip
         draw_references(axes, values[BASELINE].mean(), chance, vertical=False)
         for at, row in enumerate(rows.to_dict("records"), start=1):
-            colour = ablation_colour(row)
-            draw_box(axes, at, values[row["condition"]], colour, 0.6, row["structural_null"], vertical=False)
-            draw_significance(axes, at, 1.01, row, colour, vertical=False)
+            draw_mark(
+                axes, at, 1.01, f"{row['stars']}{NULL if row['structural_null'] else ''}", colours[at], vertical=False
+            )
             if has_expected and row.get("expected_is_baseline", 0) < 1:
                 axes.plot(row["expected"], at, **EXPECTED, zorder=5)
-        names = [wrapped_text(name, 36) for name in rows["condition"]]
-        axes.set_yticks(range(len(rows) + 1), ["Baseline", *names])
-        axes.set_ylim(len(rows) + 0.6, -0.6)
-        axes.set_xlim(*limits)
-        axes.set_xlabel(metric_name(cell.metric))
-        axes.tick_params(axis="y", length=0)
-        axes.tick_params(axis="x", length=2.5)
-        draw_legend(figure, [], boxes=True, null=rows["structural_null"].any(), chance=chance, expected=has_expected)
+        entries: dict[str, Any] = reference_entries(chance, bool(rows["structural_null"].any()))
+        place_legend(figure, entries | ({"expected": Line2D([], [], **EXPECTED)} if has_expected else {}), n_columns=5)
     return figure
 
 

@@ -8,7 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from emg_lens.studies.report.figures import DARK, DOTTED, WIDTH, category_colour, new_figure, place_legend, plain_text
+from emg_lens.plotting.curves import draw_many
+from emg_lens.plotting.panels import new_figure, place_legend, plain_text
+from emg_lens.plotting.style import DARK, DOTTED, PAGE, category_colour
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import metric_name
 from emg_lens.studies.results.findings import Findings
@@ -65,7 +67,7 @@ def figure_training(curves: pd.DataFrame, groups: pd.Series | None = None) -> Fi
     names = list(group_of.unique())
     annealed = curves[curves["cls_weight"] >= 1].groupby("fit")["epoch"].min()
     annealed = annealed[annealed > curves["epoch"].min()]
-    with new_figure(WIDTH * 0.72, 2.2) as figure:
+    with new_figure(PAGE * 0.72, 2.2) as figure:
         for axes, column in zip(figure.subplots(1, 2), ("loss", metric), strict=True):
             for k, name in enumerate(names):
                 _draw_lines(axes, curves[group_of == name], column, category_colour(k), "-")
@@ -93,6 +95,4 @@ def figure_training(curves: pd.DataFrame, groups: pd.Series | None = None) -> Fi
 
 def _draw_lines(axes: Axes, curves: pd.DataFrame, column: str, colour: str, style: Any) -> None:
     """Draw one thin line per fit, and their mean."""
-    lines = curves.pivot(index="epoch", columns="fit", values=column).dropna(how="all")
-    axes.plot(lines.index, lines, color=colour, linewidth=0.5, alpha=0.3)
-    axes.plot(lines.index, lines.mean(axis=1), color=colour, linewidth=1.3, linestyle=style)
+    draw_many(axes, curves.pivot(index="epoch", columns="fit", values=column).dropna(how="all"), colour, ls=style)
