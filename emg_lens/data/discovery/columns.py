@@ -14,6 +14,7 @@ from emg_lens.data.discovery.words import axes_of, role_of, sensor_of
 MOST_CLASSES = 120
 SHORTEST_RUN = 10
 """Mean number of rows with one value, above which a column of few values is a column of labels."""
+EVENT_ROLES = ("onset", "duration", "stop")
 SAME_STEPS = 0.2
 
 
@@ -24,7 +25,8 @@ class FoundColumn:
     Attributes:
         number: Its number, from 1.
         name: Its name, "" if it has none.
-        role: `signal`, `time`, `label`, `repetition`, `subject`, `session`, `counter` or `text`.
+        role: `signal`, `time`, `label`, `repetition`, `subject`, `session`, `counter`, `text`; of a table of events also
+            `onset`, `duration` or `stop`.
         sensor: Modality of a signal.
         sure: Whether a name says so; otherwise it is an assumption.
         values: Its values: numbers, or texts.
@@ -69,6 +71,8 @@ def _found(number: int, values: np.ndarray, name: str, axis: str | None, default
         return FoundColumn(number, name, known or guessed, "", known is not None, values)
     if axis is not None:
         return FoundColumn(number, name, "signal", axis, True, values)
+    if role in EVENT_ROLES and not sensor:
+        return FoundColumn(number, name, role or "", "", True, values)
     if (rate := rate_of_times(values, name)) is not None and (role == "time" or not sensor):
         steps = np.diff(values[:1000])
         is_time = role == "time" or not (steps == 1).all()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from emg_lens.data.discovery.columns import FoundColumn, find_columns, numbers_or_texts
+from emg_lens.data.discovery.columns import EVENT_ROLES, FoundColumn, find_columns, numbers_or_texts
 from emg_lens.data.discovery.text_form import TextForm, read_form
 from emg_lens.data.discovery.words import sensor_of
 
@@ -53,7 +53,8 @@ class FileContent:
 
     Attributes:
         signals: Its signals.
-        sources: `label`, `repetition` and `subject`: `{"column": ...}` or `{"key": ...}`.
+        sources: `label`, `repetition`, `subject`, and `onset`, `duration`, `stop` of events: `{"column": ...}` or
+            `{"key": ...}`.
         n_rows: Rows of its first signal.
         options: Options of a description for tables: `separator`, `decimal`, `header`, `skip_lines`.
         unused: What is not used, in words.
@@ -96,7 +97,7 @@ def _signals_of_rows(rows: np.ndarray, form: TextForm, kind: str) -> tuple[list[
     """The signals in the rows of one kind; a column with the name of a sensor names the columns after it."""
     used = [i for i in range(rows.shape[1]) if i != form.kind_column - 1 and (rows[:, i] != "").any()]
     columns: list[FoundColumn] = []
-    sensor, last = sensor_of(kind), -1
+    sensor = sensor_of(kind)
     groups: list[tuple[str | None, list[int]]] = [(sensor, [])]
     for i in used:
         constant = rows[0, i] if (rows[:, i] == rows[0, i]).all() else ""
@@ -143,7 +144,7 @@ def _signals_of(
 
 
 def _sources_of(columns: Sequence[FoundColumn], names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    roles = ("label", "repetition", "subject")
+    roles = ("label", "repetition", "subject", *EVENT_ROLES)
     return {c.role: {"column": _reference(c, names)} for c in reversed(columns) if c.role in roles}
 
 

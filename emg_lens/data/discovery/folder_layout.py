@@ -1,5 +1,6 @@
 """Find out how a folder of recordings is laid out: which files, sensors, rates, labels and repetitions it has."""
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from emg_lens.data.discovery.columns import nice_rate
+from emg_lens.data.discovery.columns import EVENT_ROLES, nice_rate
 from emg_lens.data.discovery.file_content import FileContent, FoundSignal, table_content
 from emg_lens.data.discovery.file_names import FilePattern, find_pattern
 from emg_lens.data.discovery.text_form import text_form
@@ -21,6 +22,8 @@ from emg_lens.data.sources.described_tables import TABLES
 from emg_lens.data.sources.description import PART
 from emg_lens.io.array_files import READERS
 
+EVENTS = ("events.tsv", "events.csv")
+"""Ends of the names of tables of events."""
 SAMPLED = 6
 """Recordings that are looked at, of all."""
 GUESS_HZ, MYO_HZ = 1000.0, 200.0
@@ -68,8 +71,9 @@ def find_layout(place: Path, fs: float | None) -> FolderLayout:
     paths = [path.relative_to(root).as_posix() for path in chosen]
     first = look_at(chosen[0], None)
     pattern = find_pattern(paths, "label" in first.sources, place.stem if place.is_file() else place.resolve().name)
+    pattern = _with_events(pattern, root)
     layout = FolderLayout(root, pattern, assumed=[*pattern.assumed])
-    left = len(paths) - len(pattern.paths)
+    left = len({*paths} - {*pattern.paths})
     layout.seen.append(f"{len(pattern.paths)} files {pattern.files!r}")
     if left:
         some = ", ".join([path for path in paths if path not in set(pattern.paths)][:3])
@@ -79,6 +83,23 @@ def find_layout(place: Path, fs: float | None) -> FolderLayout:
     contents = _contents(root, pattern)
     _describe(layout, contents, fs)
     return layout
+
+
+def _with_events(pattern: FilePattern, root: Path) -> FilePattern:
+    """Add tables of events that stand next to the recordings, as in BIDS: `x_emg.edf` and `x_events.tsv`."""
+    match = re.fullmatch(r"(.*_)([^\W_{}]+\.\w+)", pattern.files)
+    if match is None or PART in pattern.values:
+        return pattern
+    before, part = match.groups()
+    beside = {path: [path.removesuffix(part) + name for name in EVENTS] for path in pattern.paths}
+    present = {path: found[0] for path, some in beside.items() if (found := [f for f in some if (root / f).is_file()])}
+    if len(present) < len(pattern.paths):
+        return pattern
+    values = {name: [*some, *some] for name, some in pattern.values.items()}
+    values[PART] = [part] * len(pattern.paths) + [present[path].removeprefix(path.removesuffix(part)) for path in pattern.paths]
+    paths = [*pattern.paths, *(present[path] for path in pattern.paths)]
+    note = "the gestures are the events in the tables next to the recordings"
+    return FilePattern(f"{before}{{{PART}}}", values, paths, (*pattern.assumed, note), pattern.subject)
 
 
 def look_at(path: Path, default: str | None) -> FileContent:
@@ -136,9 +157,13 @@ def _describe(layout: FolderLayout, contents: dict[str, list[FileContent]], fs: 
     """Fill in the description."""
     pattern, description = layout.pattern, layout.description
     description["files"] = pattern.files
-    if pattern.subject is not None:
+    if pattern.subject is not None and not (inside := _subjects_inside(contents)):
         description["subject"] = pattern.subject
         layout.comments["subject"] = "ASSUMED: all files are of this subject"
+    elif pattern.subject is not None:
+        description["subject"] = inside
+        layout.seen.append(f"subjects in {_source(inside)}")
+        layout.assumed = [text for text in layout.assumed if "subject" not in text]
     found: dict[str, tuple[str, list[FoundSignal]]] = {}
     for part, some in contents.items():
         for signal in some[0].signals:
@@ -174,6 +199,15 @@ def _describe(layout: FolderLayout, contents: dict[str, list[FileContent]], fs: 
         _describe_signal(layout, name, part, same, rates[name][0], len(found[order[0]][1][0].data))
     _shared_times(layout, {name: found[name][1] for name in order})
     _describe_sources(layout, contents)
+
+
+def _subjects_inside(contents: dict[str, list[FileContent]]) -> dict[str, Any]:
+    """Where the subjects stand, if that is inside the files."""
+    for part, some in contents.items():
+        source = some[0].sources.get("subject", {}) or ({"part": part} if part and role_of(part) == "subject" else {})
+        if source:
+            return {**source, **({"part": part} if part else {})}
+    return {}
 
 
 def _describe_signal(
@@ -239,6 +273,9 @@ def _describe_sources(layout: FolderLayout, contents: dict[str, list[FileContent
             of_part = {"part": part} if part and part != next(iter(description["signals"].values())).get(PART) else {}
             if of_part and role_of(part) == role and not source:
                 source = of_part
+            events = {name: some[0].sources[name]["column"] for name in EVENT_ROLES if name in some[0].sources}
+            if source and role == "label" and "onset" in events and len(events) > 1:
+                source |= dict([*events.items()][:2])
             if source and role not in description:
                 description[role] = {**source, **of_part}
         if role not in description and role in fields:

@@ -1,17 +1,18 @@
 """What the variables of a MATLAB, HDF5, NumPy, JSON or EDF file hold."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from emg_lens.data.discovery.columns import find_columns, rate_of_times
 from emg_lens.data.discovery.file_content import FileContent, FoundSignal
 from emg_lens.data.discovery.words import PREFERRED, role_of, sensor_of
 from emg_lens.data.files import read_parts
-from emg_lens.io.array_files import READERS
+from emg_lens.io.array_files import MNE_SUFFIXES, READERS
 
 SHORTEST = 20
 """Fewest samples of a signal."""
@@ -47,7 +48,8 @@ def array_content(path: Path, default: str | None) -> FileContent:
     main = max(arrays, key=lambda one: (one.sensor == "emg", one.first.size * one.n_trials), default=None)
     if main is None:
         return FileContent((), {}, 0)
-    if "ch_names" in variables and kind != ".mat" and len(variables["ch_names"]) == main.first.shape[1] and kind not in (".h5",):
+    if kind in MNE_SUFFIXES:
+        variables["ch_types"] = _types_beside(path, variables["ch_names"]) or variables["ch_types"]
         return _channels_content(main, variables, vectors)
     return _content(arrays, main, vectors, variables, default)
 
@@ -111,12 +113,12 @@ def _channels_content(main: _Array, variables: Mapping[str, Any], vectors: Mappi
     groups: dict[str, list[int]] = {}
     for i, (name, kind) in enumerate(zip(names, types, strict=True)):
         if kind not in ("stim", "misc") or sensor_of(name):
-            groups.setdefault(sensor_of(name) or (kind if kind in ("emg", "ecg", "eog") else "emg"), []).append(i)
+            groups.setdefault(sensor_of(name) or sensor_of(kind if kind != "eeg" else "") or "emg", []).append(i)
     fs = float(vectors["fs"][0]) if "fs" in vectors else None
     signals = [
         FoundSignal(
             sensor,
-            any(sensor_of(names[i]) for i in some),
+            any(sensor_of(names[i]) or types[i] == sensor for i in some),
             {"key": main.key, "columns": [i + 1 for i in some], "ch_names": [names[i] for i in some]},
             main.first[:, some],
             fs,
@@ -128,6 +130,18 @@ def _channels_content(main: _Array, variables: Mapping[str, Any], vectors: Mappi
     sources = {"label": {"key": "annotation"}} if marks else {}
     unused = [name for i, name in enumerate(names) if not any(i in some for some in groups.values())]
     return FileContent(signals, sources, len(main.first), {}, unused)
+
+
+def _types_beside(path: Path, names: Sequence[str]) -> list[str]:
+    """The types of the channels, if a BIDS table says them."""
+    table = path.with_name(f"{path.stem.rpartition('_')[0]}_channels.tsv")
+    if not table.is_file():
+        return []
+    rows = pd.read_csv(table, sep="\t", dtype=str)
+    if not {"name", "type"} <= {*rows.columns}:
+        return []
+    types = dict(zip(rows["name"], rows["type"].str.lower(), strict=True))
+    return [types.get(name, "") for name in names]
 
 
 def _vector(value: Any) -> np.ndarray | None:

@@ -29,9 +29,12 @@ AXES = {  # x, y, z (and w) columns of one sensor
 ROLES = {
     "time": "time t timestamp timestamps times seconds second sec ms msec millis epoch datetime xs",
     "label": "label labels class classes gesture gestures movement movements stimulus restimulus activity target"
-    " targets y task exercise pose command cmd sign move motion gt annotation annotations action trialtype event grasp",
+    " targets y task exercise pose command cmd sign move motion gt annotation annotations action trialtype event events grasp",
     "repetition": "repetition repetitions rep reps rerepetition trial trials run repeat attempt take r",
     "subject": "subject subjects subj sub person participant user patient volunteer proband vp s p id suj individual",
+    "onset": "onset onsets start begin",
+    "duration": "duration durations",
+    "stop": "stop end offset",
     "session": "session sessions ses day d block visit series sess week date",
 }
 IN_NAMES = {"label": "g m c e a l k", "repetition": "t n try", "session": "set"}

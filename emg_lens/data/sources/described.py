@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from jaxtyping import Int, Shaped
 from emg_lens.data.files import existing_folder, files_below, natural_key, regular_file, select_subjects
 from emg_lens.data.recording import REST, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
-from emg_lens.data.sources.described_tables import subject_names
+from emg_lens.data.sources.described_tables import raw_values, read_table, subject_names
 from emg_lens.data.sources.described_values import RecordingFiles, label_numbers
 from emg_lens.data.sources.description import PART, FolderDescription, SignalColumns, SubjectNumbers
 from emg_lens.data.sources.file_values import checked_signal, number_runs, whole_numbers
@@ -162,9 +163,22 @@ def _by_subject(files: RecordingFiles) -> list[RecordingFiles]:
     part = files.description.subject
     if not isinstance(part, SubjectNumbers):
         return [files]
-    names = sorted({*subject_names(files.raw_values(part, "subject")).tolist()}, key=natural_key)
-    files.forget()
-    return [replace(files, fields={**files.fields, "subject": name}, one_subject=True, _tables={}) for name in names]
+    path = files.path_of(part)
+    names = _subjects_inside(path, path.stat().st_mtime_ns, files.description.model_dump_json())
+    whole: dict = {}
+    return [
+        replace(files, fields={**files.fields, "subject": name}, one_subject=True, _whole=whole, _tables={})
+        for name in names
+    ]
+
+
+@lru_cache(maxsize=1000)
+def _subjects_inside(path: Path, _changed: int, description: str) -> tuple[str, ...]:
+    """Names of the subjects in a file, read again when the file or its description (JSON) has changed."""
+    content = FolderDescription.model_validate_json(description)
+    assert isinstance(content.subject, SubjectNumbers)
+    names = subject_names(raw_values(read_table(path, content), content.subject, "subject", path))
+    return tuple(sorted({*names.tolist()}, key=natural_key))
 
 
 def _unmatched(root: Path, description: FolderDescription, index: Mapping[str, list[RecordingFiles]]) -> list[str]:
