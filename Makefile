@@ -16,7 +16,7 @@ SAME_ON_BOTH := --ignore=tests/models/tinymyo/test_rope_detection.py --ignore=te
 PIP_INSTALL := -m pip install --disable-pip-version-check --no-input -c constraints.txt
 PYTEST := $(BIN)/pytest -n auto --dist loadfile
 
-.PHONY: demo test test-all test-compat test-tl3 smoke package lint types notebooks compatibility test-zoo fuzz fuzz-cuts bench docs docs-links clean
+.PHONY: demo test test-all test-compat test-tl3 smoke package lint types notebooks store-notebooks compatibility test-zoo fuzz fuzz-cuts bench docs docs-links clean
 
 demo: $(ENV)/.installed                   ## the quickstart study: a table, figures, a report
 	$(BIN)/emg-lens run quickstart
@@ -54,6 +54,7 @@ package: $(ENV)/.installed                ## the wheel in an empty environment o
 
 test-zoo: $(ENV_ZOO)/.ready               ## models of other libraries: an error if one is cut wrongly, or if the page would change
 	PYTHONPATH=tests $(ENV_ZOO)/bin/python -m zoo.libraries.page --check
+	$(ENV_ZOO)/bin/pytest -q tests/zoo/test_own_model_page.py
 
 lint: $(ENV)/.ready
 	$(BIN)/ruff check .
@@ -67,6 +68,9 @@ types: $(ENV)/.ready
 
 notebooks: $(ENV)/.ready                  ## run them all
 	$(PYTEST) --nbmake notebooks
+
+store-notebooks: $(ENV)/.ready            ## run them on simulated data, and store their outputs
+	$(BIN)/python tests/store_notebooks.py
 
 compatibility: $(ENV)/.ready $(ENV3)/.ready $(ENV_ZOO)/.ready ## the tables of docs/compatibility.md, measured on tiny models
 	PYTHONPATH=tests $(BIN)/python -m zoo.compatibility

@@ -1,4 +1,4 @@
-"""The notebooks as they are shipped; `pytest --nbmake notebooks` runs them."""
+"""The notebooks as they are stored; `make notebooks` runs them, and `make store-notebooks` stores their outputs."""
 
 import json
 import re
@@ -22,9 +22,29 @@ def test_there_are_four_notebooks():
     assert [path.name[:2] for path in NOTEBOOKS] == ["1-", "2-", "3-", "4-"]
 
 
-def test_notebooks_are_shipped_without_outputs(notebook):
-    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells(notebook, "code"))
+def test_notebooks_are_stored_as_one_run_from_top_to_bottom_left_them(notebook):
+    code = cells(notebook, "code")
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    assert sum(bool(cell["outputs"]) for cell in code) > len(code) / 2
     assert all(not cell["metadata"] for cell in notebook["cells"])
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert not [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"]
+
+
+def test_outputs_are_small_and_name_no_folder_of_a_machine(notebook):
+    assert len(json.dumps(notebook)) < 700_000
+    for output in (output for cell in cells(notebook, "code") for output in cell["outputs"]):
+        assert not re.search("/home/|/root/|/tmp/|/work/", json.dumps({**output, "data": _text(output)}))
+
+
+def _text(output: dict) -> dict:
+    return {kind: text for kind, text in output.get("data", {}).items() if kind.startswith("text/")}
+
+
+def test_real_recordings_are_one_variable_and_not_the_default(notebook):
+    text = "".join("".join(cell["source"]) for cell in cells(notebook, "code"))
+    assert "is_dir" not in text and "../" not in text
+    assert text.count("os.environ") == text.count('os.environ.get("EMG_LENS_DATA")') <= 1
 
 
 def test_notebooks_open_with_a_title_and_what_the_reader_will_be_able_to_do(notebook):
