@@ -55,6 +55,7 @@ package: $(ENV)/.installed                ## the wheel in an empty environment o
 test-zoo: $(ENV_ZOO)/.ready               ## models of other libraries: an error if one is cut wrongly, or if the page would change
 	PYTHONPATH=tests $(ENV_ZOO)/bin/python -m zoo.libraries.page --check
 	$(ENV_ZOO)/bin/pytest -q tests/zoo/test_own_model_page.py
+	$(ENV_ZOO)/bin/pytest -q tests/zoo/test_own_model_page.py
 
 lint: $(ENV)/.ready
 	$(BIN)/ruff check .

@@ -229,7 +229,7 @@ def _refuse_routes(model: nn.Module, point: InterventionPoint, allow_routes: boo
         raise DeadHookError(
             f"with all edges cut that adapt found in {class_name(model)}, tokens still influence each other through"
             f" {point.outside}, so the cut would be incomplete; pass allow_routes=True to cut only the attention that"
-            " was found"
+            " was found; for sweeps and attributions, set .allow_routes = True on the adapted model"
         )
 
 
