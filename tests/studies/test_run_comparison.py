@@ -249,7 +249,7 @@ def runs(tmp_path_factory) -> list[StudyResult]:
     folder = tmp_path_factory.mktemp("runs")
     base = yaml.safe_load(TINY)
     base["cohort"]["options"]["simulation"]["n_subjects"] = 5
-    base["conditions"] = NO_CONDITIONS | {"extra": base["conditions"]["extra"]}
+    base |= {"conditions": NO_CONDITIONS | {"extra": base["conditions"]["extra"]}, "views": ["single"]}
     changes = [
         {},
         {"name": "longer", "training": base["training"] | {"epochs": 12}},
@@ -299,7 +299,7 @@ def test_one_run_or_an_unknown_metric_is_refused(runs):
 
 
 def test_a_level_is_compared_with_the_same_level(finished, runs, tmp_path):
-    content = yaml.safe_load(TINY) | {"conditions": NO_CONDITIONS, "name": "levels"}
+    content = yaml.safe_load(TINY) | {"conditions": NO_CONDITIONS, "name": "levels", "views": ["confusion"]}
     content["factors"] = {"size": {"small": {}, "large": {"model": {"d_mlp": 32}}}}
     done = Study.parse(yaml.safe_dump(content)).run(out=tmp_path, jobs=1)
     table = compare_runs(done, done).models
