@@ -14,6 +14,16 @@ from emg_lens.data.segment import CHANNEL_COLUMNS
 from emg_lens.errors import did_you_mean
 from emg_lens.validation import ArgumentError, check_argument, check_fields, short
 
+ROUTE = (
+    " of different lengths; cut windows of one length, or save one file for each trial (np.save) and let emg-lens new"
+    " --data FOLDER describe the folder"
+)
+"""What to do with trials of different lengths."""
+
+
+def _is_ragged(x: Any) -> bool:
+    return isinstance(x, list | tuple | np.ndarray) and len({np.shape(one) for one in x if hasattr(one, "shape")}) > 1
+
 
 def as_samples(x: Any, name: str = "x", axes: str = "[trial, channel, time]") -> Float[np.ndarray, "..."]:
     """Convert samples (or targets) to float32; `TrialSet` checks their shape."""
@@ -22,6 +32,7 @@ def as_samples(x: Any, name: str = "x", axes: str = "[trial, channel, time]") ->
         raise DataError(
             f"{name} must be one array of real numbers {axes}, all trials of one length and at one rate; got"
             f" {type(x).__name__}{'' if array.dtype == object else f' of {array.dtype}'}"
+            f"{ROUTE if _is_ragged(x) else ''}"
         )
     if array.dtype.kind in "iu" and array.size and max(int(array.max()), -int(array.min())) > EXACT:
         raise DataError(
@@ -30,6 +41,20 @@ def as_samples(x: Any, name: str = "x", axes: str = "[trial, channel, time]") ->
         )
     with np.errstate(over="ignore"):  # `TrialSet` rejects infinity and names the channel
         return np.atleast_1d(array.astype(np.float32, copy=False))
+
+
+def constant_notes(x: Float[np.ndarray, "..."], channels: pd.DataFrame) -> tuple[str, ...]:
+    """A note on channels that have one value in all trials: such a sensor may not have been connected."""
+    known = {"modality", "name"} <= {*channels.columns}
+    if x.ndim != 3 or not x.size or x.shape[1] != len(channels) or not known:
+        return ()
+    first = x[:1, :, :1]
+    names = [
+        f"{channels['modality'].iloc[i]} {channels['name'].iloc[i]} ({float(first[0, i, 0]):g})"
+        for i in range(x.shape[1])
+        if (x[:, i] == first[:, i]).all()
+    ]
+    return (f"constant in all trials: {', '.join(names)}; is it connected?",) if names else ()
 
 
 def as_rate(fs: Any) -> float:

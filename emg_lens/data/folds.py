@@ -137,15 +137,30 @@ class Fold:
             used |= of_class & np.isin(keys, repetitions[:n])
         return used
 
+    def _other_numbers(self, trials: TrialSet, classes: set[int]) -> str:
+        """For a split by repetition: the numbers that the first of these classes has, so that others can be chosen."""
+        if not self.split.TESTS_EVERY_CLASS:
+            return ""
+        first = min(classes)
+        rows = np.isin(trials.subject, self.subjects) & (trials.y == first)
+        numbers = listed(np.unique(trials.repetition[rows]).tolist())
+        return f" {trials.classes[first]} has repetition {numbers}: change test in split, or"
+
     def _check_classes(self, trials: TrialSet, train: TrialMask, test: TrialMask) -> tuple[str, ...]:
         """Return a note on classes without a test trial; reject classes without a training trial."""
         trained, tested = set(trials.y[train].tolist()), set(trials.y[test].tolist())
         untrained = listed(trials.classes[i] for i in sorted(tested - trained))
         untested = listed(trials.classes[i] for i in sorted(trained - tested))
         if untrained:
-            raise DataError(f"fold {self.name} has test trials of {untrained}, but no training trial; {LEAVE_OUT}")
+            others = self._other_numbers(trials, tested - trained)
+            raise DataError(
+                f"fold {self.name} has test trials of {untrained}, but no training trial;{others} {LEAVE_OUT}"
+            )
         if untested and self.split.train_fraction == 1 and self.split.TESTS_EVERY_CLASS:
-            raise DataError(f"fold {self.name} has training trials of {untested}, but no test trial; {LEAVE_OUT}")
+            others = self._other_numbers(trials, trained - tested)
+            raise DataError(
+                f"fold {self.name} has training trials of {untested}, but no test trial;{others} {LEAVE_OUT}"
+            )
         return (f"trained but not tested: {untested}",) if untested else ()
 
 

@@ -24,6 +24,7 @@ from emg_lens.data.arrays import (
     check_apart,
     check_trials,
     checked_choice,
+    constant_notes,
     distinct_labels,
     renumbered,
     windows_of_repetitions,
@@ -189,6 +190,7 @@ class TrialSet:
         if repetition_id is None and number.shape == (len(x),):
             repetition_id, assumed = windows_of_repetitions(subjects, label_of, number)
             notes += assumed
+        notes += constant_notes(x, channels)
         return TrialSet(
             x=x,
             y=np.array([index[str(label)] for label in label_of], dtype=np.int64),

@@ -1,4 +1,7 @@
-"""Stretches in which every channel of a sensor is exactly zero: a sensor that was on has noise, so data may be lost."""
+"""Notes on lost data: stretches in which a whole sensor is exactly zero, and channels of one value.
+
+A sensor that is on has noise.
+"""
 
 from dataclasses import replace
 
@@ -16,9 +19,8 @@ SENSORS = ("emg", "acc", "gyro")
 def with_zero_notes(recording: Recording) -> Recording:
     """Add a note for each modality with stretches of zeros; `recording` is as it was loaded, not filtered."""
     check_argument("recording", recording, Recording)
-    notes = [
-        note for name, signal in recording.signals.items() if name.startswith(SENSORS) and (note := _note(name, signal))
-    ]
+    noisy = [(name, signal) for name, signal in recording.signals.items() if name.startswith(SENSORS)]
+    notes = [note for name, signal in noisy for note in (_note(name, signal), _constant(name, signal)) if note]
     if not notes:
         return recording
     return replace(recording, meta={**recording.meta, "notes": (*recording.notes, *notes)})
@@ -37,3 +39,14 @@ def _note(name: str, signal: Signal) -> str:
         f"{name}: all channels are exactly 0 in {len(long)} stretch{'es' * (len(long) > 1)}, {total:.2g} s in total,"
         f" the longest from {first_s:.1f} s to {end_s:.1f} s: data may be lost there"
     )
+
+
+def _constant(name: str, signal: Signal) -> str:
+    """A note on single channels that never change."""
+    if len(signal.data) < max(2, LONG_ENOUGH_S * signal.fs):
+        return ""
+    same = (signal.data == signal.data[0]).all(axis=0)
+    if not same.any() or same.all():
+        return ""
+    names = ", ".join(signal.ch_names[i] for i in np.flatnonzero(same))
+    return f"{name}: channel {names} has one value in the whole recording: is it connected?"
