@@ -329,7 +329,9 @@ class StudyResult(Findings):
             write_text(self.folder / "report.html", self._page(svgs))
             has_weights = all((folder / WEIGHTS).is_file() for folder in self.folders)
             for fit, card in model_cards(self, read_record(self.folder).get("licence", ""), has_weights).items():
-                write_text(self.folder / "fits" / fit / MODEL_CARD, card)
+                path = self.folder / "fits" / fit / MODEL_CARD
+                if not path.is_file() or path.read_bytes() != card.encode():
+                    write_text(path, card)
         except OSError as error:
             raise StudyError(f"cannot write to {str(self.folder)!r}: {error.strerror}") from None
 

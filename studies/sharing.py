@@ -65,19 +65,20 @@ def share_run(
     done = done or (lambda _: None)
     result = StudyResult.load(run)
     private = private_texts(result.study, result.folder, read_record(result.folder)["folder"])
-    with TemporaryDirectory() as temporary:
+    name = f"{result.study.name}-{result.study.digest()}{SUFFIX}"
+    path = Path(name if archive is None else archive).expanduser()
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    # Next to the archive, because the folder for temporary files may be too small.
+    with writing(path), TemporaryDirectory(dir=path.parent, prefix=".share-") as temporary:
         copy = Path(temporary) / "run"
         fits = [folder.name for folder in result.folders]
         copy_for_sharing(result.folder, copy, fits, models, lambda part: done(COPIED * part))
         StudyResult.load(copy).write()
         check_without_paths(copy, [*private, temporary])
         done(COPIED + RENDERED)
-        study = read_spec(copy)
-        path = Path(f"{study.name}-{study.digest()}{SUFFIX}" if archive is None else archive).expanduser()
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            rest = 1 - COPIED - RENDERED
-            pack(copy, f"{study.name}/{study.digest()}", path, lambda part: done(1 - rest + rest * part))
+        study, rest = read_spec(copy), 1 - COPIED - RENDERED
+        pack(copy, f"{study.name}/{study.digest()}", path, lambda part: done(1 - rest + rest * part))
     return path
 
 

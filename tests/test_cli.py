@@ -343,7 +343,7 @@ def test_every_exception_class_derives_from_the_common_base():
 
 
 def test_help_has_an_example_for_every_command(call):
-    for command in ("list", "show", "check", "run", "report", "data", "corpus", "cost", "pretrain"):
+    for command in ("list", "show", "check", "run", "report", "compare", "share", "data", "corpus", "cost", "pretrain"):
         code, out, _ = call(command, "--help")
         assert code == 0 and f"emg-lens {command}" in " ".join(out.split())
 
