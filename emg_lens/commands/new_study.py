@@ -1,5 +1,6 @@
 """`emg-lens new`."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from shlex import quote
@@ -8,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from emg_lens.commands import terminal
+from emg_lens.errors import printable
 
 
 def new(
@@ -23,53 +25,74 @@ def new(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace dataset.yaml and study.yaml.")] = False,
 ) -> None:
-    """Look at your recordings, and write a description of them and a first study.
+    r"""Look at your recordings, and write a description of them and a first study.
 
-    Reads text tables, MATLAB, HDF5, NumPy and JSON files, and with pip install 'emg-lens\\[mne]' also EDF, BDF and
+    Reads text tables, MATLAB, HDF5, NumPy and JSON files, and with pip install 'emg-lens\[mne]' also EDF, BDF and
     others. Prints what it sees and what it assumes.
 
     Example: emg-lens new --data ~/my_recordings
     """
-    from emg_lens.data.discovery.proposal import DataProposal, described_proposal, n_recordings, recognised, with_study
+    from emg_lens.data.discovery.proposal import (
+        described_proposal,
+        existing_description,
+        recognised,
+        rejected_description,
+        with_study,
+    )
+    from emg_lens.data.recording import DataError
     from emg_lens.data.sources.described import DESCRIBED, DESCRIPTION
 
     data = data.expanduser()
-    folder = (out_folder or (data.parent if data.is_file() else data)).expanduser()
-    dataset = as_ or recognised(data)
-    targets = [folder / "study.yaml", *([folder / DESCRIPTION] if dataset == DESCRIBED.name else [])]
-    _refuse_to_replace([] if force else targets)
+    root = data.parent if data.is_file() else data
+    folder = (root if out_folder is None else out_folder).expanduser()
+    described, study_file = folder / DESCRIPTION, folder / "study.yaml"
+    if study_file.exists() and not force:
+        raise DataError(f"{study_file} exists; give another --out, or --force to replace it")
+    dataset = as_ or (DESCRIBED.name if described.exists() and not force else recognised(data))
+    written, options = [study_file], {}
     if dataset != DESCRIBED.name:
+        proposal = with_study(dataset, data, data.resolve().stem, {}, _progress)
         if as_ is None and dataset != "trials":
-            terminal.say(f"These are the files of {dataset}, which has a loader of its own: it is used. --as folder describes them instead.")
-        proposal, options = DataProposal(dataset, data), {}
-        count = 0 if dataset == "trials" else n_recordings(dataset, data, {})
+            own = f"These are the files of {dataset}, which has a loader of its own: it is used."
+            terminal.say(f"{own} --as folder describes them instead.")
     else:
-        proposal, layout = described_proposal(data, fs, _progress)
-        options = {} if folder.resolve() == proposal.root.resolve() else {"description": str((folder / DESCRIPTION).resolve())}
-        _write(folder / DESCRIPTION, proposal.description)
-        count = len(layout.pattern.paths)
-    with_study(proposal, data.resolve().stem, options, count, _progress)
+        options = {} if folder.resolve() == root.resolve() else {"description": str(described.resolve())}
+        if described.exists() and not force:
+            found = existing_description(described)
+        else:
+            found = described_proposal(data, fs, _progress, _ask_rate)
+            _write(described, found.description)
+            written.insert(0, described)
+        try:
+            proposal = with_study(dataset, root, data.resolve().stem, options, _progress, found)
+        except DataError as error:
+            raise rejected_description(described, error) from None
     assert proposal.study is not None
-    path = folder / "study.yaml"
-    command = f"emg-lens run {quote(str(path))} --data {quote(str(proposal.root))}"
-    _write(path, proposal.study.text(command))
+    command = f"emg-lens run {quote(str(study_file))} --data {quote(str(proposal.root))}"
+    _write(study_file, proposal.study.text(command))
     for title, lines in (("What it is", proposal.seen), ("Assumed", proposal.assumed), ("Suspicious", proposal.odd)):
         if lines:
             terminal.say(f"{title}:")
-            for line in dict.fromkeys(lines):
-                terminal.say(f"  - {line}")
-    written = " and ".join(str(target) for target in reversed(targets))
-    terminal.say(f"Written: {written}. Read the comments there, and correct what is wrong. Then:")
-    terminal.say(f"  {command.replace(' run ', ' check ', 1)}")
-    terminal.say(f"  {command}")
+            _say_long(f"  - {line}" for line in dict.fromkeys(lines))
+    files = " and ".join(map(str, written))
+    terminal.say(f"Written: {files}. Read the comments there, and correct what is wrong. Then:")
+    _say_long(f"  {one}" for one in (command.replace(" run ", " check ", 1), command))
 
 
-def _refuse_to_replace(targets: Iterable[Path]) -> None:
-    from emg_lens.data.recording import DataError
+def _say_long(lines: Iterable[str]) -> None:
+    """Print lines with their spaces in front, as long as they are."""
+    for line in lines:
+        text = line.lstrip()
+        indent = line[: len(line) - len(text)]
+        terminal.out.print(f"{indent}{printable(text)}", highlight=False, markup=False, soft_wrap=True)
 
-    for target in targets:
-        if target.exists():
-            raise DataError(f"{target} exists; give another --out, or --force to replace it")
+
+def _ask_rate(guess: float) -> float:
+    """Ask for the sampling rate if there is a person to answer; otherwise the guess stays, with a note."""
+    if not (sys.stdin.isatty() and terminal.err.is_terminal):
+        return guess
+    question = "The files do not say the sampling rate. Samples of the EMG per second (Hz)"
+    return typer.prompt(question, default=guess, type=float, err=True)
 
 
 def _write(path: Path, text: str) -> None:

@@ -25,8 +25,8 @@ class FoundColumn:
     Attributes:
         number: Its number, from 1.
         name: Its name, "" if it has none.
-        role: `signal`, `time`, `label`, `repetition`, `subject`, `session`, `counter`, `text`; of a table of events also
-            `onset`, `duration` or `stop`.
+        role: `signal`, `time`, `label`, `repetition`, `subject`, `session`, `counter`, `text`; of a table of events
+            also `onset`, `duration` or `stop`.
         sensor: Modality of a signal.
         sure: Whether a name says so; otherwise it is an assumption.
         values: Its values: numbers, or texts.
@@ -51,7 +51,10 @@ def find_columns(values: Sequence[np.ndarray], names: Sequence[str], default: st
         default: Modality of channels whose names say nothing; None = EMG, as an assumption.
     """
     axes = axes_of(name for name in names if name)
-    found = [_found(i, column, name, axes.get(name), default) for i, (column, name) in enumerate(zip(values, names, strict=True), 1)]
+    found = [
+        _found(i, column, name, axes.get(name), default)
+        for i, (column, name) in enumerate(zip(values, names, strict=True), 1)
+    ]
     times = [column for column in found if column.role == "time"]
     for other in times[1:]:
         found[other.number - 1] = replace(other, role="counter")
@@ -83,7 +86,9 @@ def _found(number: int, values: np.ndarray, name: str, axis: str | None, default
         return FoundColumn(number, name, role, "", True, values)
     if sensor is None and not name and _few_runs(values, 20) and len(np.unique(values)) > 1:
         return FoundColumn(number, name, "label", "", False, values)
-    return FoundColumn(number, name, "signal", sensor or default or "emg", sensor is not None or default is not None, values)
+    return FoundColumn(
+        number, name, "signal", sensor or default or "emg", sensor is not None or default is not None, values
+    )
 
 
 def _few_runs(values: np.ndarray, shortest: float) -> bool:
@@ -134,7 +139,32 @@ def numbers_or_texts(values: Any, decimal: str = ".") -> np.ndarray:
     return texts.to_numpy(str) if numbers.isna().mean() > 0.5 else numbers.to_numpy(float)
 
 
-NICE = (10, 20, 25, 30, 40, 50, 60, 64, 74, 75, 100, 120, 125, 128, 148.148, 150, 200, 240, 250, 256, 300, 400, 500, 512)
+NICE = (
+    10,
+    20,
+    25,
+    30,
+    40,
+    50,
+    60,
+    64,
+    74,
+    75,
+    100,
+    120,
+    125,
+    128,
+    148.148,
+    150,
+    200,
+    240,
+    250,
+    256,
+    300,
+    400,
+    500,
+    512,
+)
 NICE += (600, 800, 1000, 1024, 1111.11, 1200, 1259.26, 1500, 1600, 1925.93, 2000, 2048, 2148.15, 2222.22, 2400, 2500)
 NICE += (3000, 4000, 4096, 5000, 5120, 8000, 10000, 10240, 20000)
 

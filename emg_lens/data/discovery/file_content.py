@@ -61,12 +61,12 @@ class FileContent:
         notes: Assumptions.
     """
 
-    signals: Sequence[FoundSignal]
-    sources: Mapping[str, Mapping[str, Any]]
-    n_rows: int
-    options: Mapping[str, Any] = field(default_factory=dict)
-    unused: Sequence[str] = ()
-    notes: Sequence[str] = ()
+    signals: list[FoundSignal] = field(default_factory=list)
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    n_rows: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def table_content(path: Path, form: TextForm, default: str | None) -> FileContent:
@@ -90,7 +90,9 @@ def table_content(path: Path, form: TextForm, default: str | None) -> FileConten
         some, more = _signals_of_rows(rows.to_numpy(str), form, str(kind))
         signals += some
         unused += more
-    return FileContent(signals, {}, len(table), options, unused, [f"each row belongs to one sensor, by column {form.kind_column}"])
+    return FileContent(
+        signals, {}, len(table), options, unused, [f"each row belongs to one sensor, by column {form.kind_column}"]
+    )
 
 
 def _signals_of_rows(rows: np.ndarray, form: TextForm, kind: str) -> tuple[list[FoundSignal], list[str]]:

@@ -194,7 +194,10 @@ def _copies(varying: Sequence[_Piece]) -> None:
     """Mark pieces that repeat an earlier one, such as the subject in the folder and in the file name."""
     seen: dict[tuple, _Piece] = {}
     for piece in varying:
-        if piece.role not in (PART, "suffix", "date") and (first := seen.setdefault(tuple(piece.values), piece)) is not piece:
+        if (
+            piece.role not in (PART, "suffix", "date")
+            and (first := seen.setdefault(tuple(piece.values), piece)) is not piece
+        ):
             if not first.role or first.role == "copy":
                 first.role = "" if piece.role == "copy" else piece.role
             piece.role = "copy"

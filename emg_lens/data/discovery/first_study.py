@@ -87,8 +87,12 @@ def first_study(name: str, dataset: str, options: Mapping[str, Any], data: Recor
     if len(inputs) < len(data.sensors):
         cohort["modalities"] = inputs
         left_out = ", ".join(outcomes)
-        study.comments["cohort.modalities"] = f"{left_out} measures the movement itself and is not an input; add it if you want"
-        study.assumed.append(f"{left_out} is {'the target' if predicts else 'not an input'}, because it measures the movement itself")
+        study.comments["cohort.modalities"] = (
+            f"{left_out} measures the movement itself and is not an input; add it if you want"
+        )
+        study.assumed.append(
+            f"{left_out} is {'the target' if predicts else 'not an input'}, because it measures the movement itself"
+        )
     if predicts:
         cohort["targets"] = outcomes[:1]
     study.content |= {"title": title, "question": question, "cohort": cohort}
@@ -100,13 +104,28 @@ def first_study(name: str, dataset: str, options: Mapping[str, Any], data: Recor
         study.assumed.append(f"without labels, the study predicts {outcomes[0]} from {', '.join(inputs)}")
     else:
         cohort["segment"], study.content["split"] = _segment_and_split(study, data)
-    study.content["model"] = {"architecture": "isonet", "d_model": 64, "n_heads": 8, "n_layers": 5, "d_mlp": 128, "dropout": 0.1}
+    study.content["model"] = {
+        "architecture": "isonet",
+        "d_model": 64,
+        "n_heads": 8,
+        "n_layers": 5,
+        "d_mlp": 128,
+        "dropout": 0.1,
+    }
     study.content["training"] = {
-        "epochs": 40, "batch_size": 64, "lr": 0.001, "anneal_epochs": 15, "schedule": "cosine", "warmup_epochs": 5, "clip_norm": 1.0,
+        "epochs": 40,
+        "batch_size": 64,
+        "lr": 0.001,
+        "anneal_epochs": 15,
+        "schedule": "cosine",
+        "warmup_epochs": 5,
+        "clip_norm": 1.0,
     }
     study.comments["training"] = "small, for a few minutes on two cores"
     if len(data.repetitions["subject"].unique()) < ENOUGH_SUBJECTS:
-        study.assumed.append(f"intervals and tests need at least {ENOUGH_SUBJECTS} subjects; with fewer, each subject is shown")
+        study.assumed.append(
+            f"intervals and tests need at least {ENOUGH_SUBJECTS} subjects; with fewer, each subject is shown"
+        )
     return study
 
 
@@ -120,7 +139,9 @@ def _recipe(study: FirstStudy, data: RecordedData) -> dict[str, Any]:
             study.assumed.append(f"emg: {comment}")
     slowest = min(fs for _, fs, _, _ in data.sensors.values())
     fs = min(FS, max(fs for _, fs, _, _ in data.sensors.values()))
-    study.comments["cohort.recipe"] = f"one rate for all sensors: {fs:g} Hz" + (f"; the slowest has {slowest:g} Hz" if slowest < fs else "")
+    study.comments["cohort.recipe"] = f"one rate for all sensors: {fs:g} Hz" + (
+        f"; the slowest has {slowest:g} Hz" if slowest < fs else ""
+    )
     return {"signals": signals, "fs": fs}
 
 
@@ -151,23 +172,37 @@ def _segment_and_split(study: FirstStudy, data: RecordedData) -> tuple[dict[str,
     if once and n_subjects < 3:
         if typical < 4 * WINDOW_S:
             raise DataError(
-                f"{study.content['name']}: most gestures have one repetition of {typical:.2g} s in {n_subjects} subjects,"
-                " so no split has training and test data; record more, or correct repetition in dataset.yaml"
+                f"{study.content['name']}: most gestures have one repetition of {typical:.2g} s in {n_subjects}"
+                " subjects, so no split has training and test data; record more, or correct repetition in dataset.yaml"
             )
-        study.assumed.append("each gesture is one long repetition: it is cut into pieces of 2 s, and parts of it are tested")
-        return {"piece_s": 2.0, "window_s": 1.0, "stride_s": 0.5}, {"by": "block", "folds": min(5, int(typical // 4) + 1)}
+        study.assumed.append(
+            "each gesture is one long repetition: it is cut into pieces of 2 s, and parts of it are tested"
+        )
+        return {"piece_s": 2.0, "window_s": 1.0, "stride_s": 0.5}, {
+            "by": "block",
+            "folds": min(5, int(typical // 4) + 1),
+        }
     if float(np.ptp(seconds)) < SAME_LENGTH * typical and typical <= LONGEST_WHOLE_S:
         stop = _rounded(0.96 * float(seconds.min()))
         window = _rounded(0.85 * stop)
-        segment = {"start_s": 0.0, "stop_s": stop, "window_s": window, "stride_s": max(0.02, _rounded((stop - window) / 3))}
-        study.comments["cohort.segment"] = f"repetitions last {seconds.min():.3g} to {seconds.max():.3g} s and are used whole"
+        segment = {
+            "start_s": 0.0,
+            "stop_s": stop,
+            "window_s": window,
+            "stride_s": max(0.02, _rounded((stop - window) / 3)),
+        }
+        study.comments["cohort.segment"] = (
+            f"repetitions last {seconds.min():.3g} to {seconds.max():.3g} s and are used whole"
+        )
     else:
         window = WINDOW_S if low >= WINDOW_S else max(_rounded(low), 0.02)
         stride = max(0.02, _rounded(window / 4))
         n_windows = float(np.maximum(0, seconds - window).sum()) / stride
         stride = stride if n_windows < MOST_WINDOWS else _rounded(window / 2)
         segment = {"start_s": 0.0, "window_s": window, "stride_s": stride}
-        study.comments["cohort.segment"] = f"repetitions last {seconds.min():.3g} to {seconds.max():.3g} s (median {typical:.3g} s)"
+        study.comments["cohort.segment"] = (
+            f"repetitions last {seconds.min():.3g} to {seconds.max():.3g} s (median {typical:.3g} s)"
+        )
     if once:
         study.assumed.append("gestures have one repetition: each subject is tested by a model of the other subjects")
         return segment, {"by": "subject", "leave_out": 1}
@@ -180,7 +215,9 @@ def _by_repetition(study: FirstStudy, data: RecordedData) -> dict[str, Any]:
     pairs = data.repetitions.groupby(["subject", "label"])["repetition"].agg(set)
     usual = [n for n in numbers if sum(n in some for some in pairs) > len(pairs) / 2]
     test = usual[1::2] if len(usual) <= 4 else usual[1::3]
-    study.comments["split"] = f"repetitions are numbered {numbers[0]} to {numbers[-1]}; those of test are never trained on"
+    study.comments["split"] = (
+        f"repetitions are numbered {numbers[0]} to {numbers[-1]}; those of test are never trained on"
+    )
     _leave_out_incomplete(study, pairs, set(test))
     return {"by": "repetition", "test": test}
 

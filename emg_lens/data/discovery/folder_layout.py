@@ -17,7 +17,7 @@ from emg_lens.data.discovery.variables import array_content
 from emg_lens.data.discovery.words import role_of, sensor_of
 from emg_lens.data.files import files_below
 from emg_lens.data.recording import DataError
-from emg_lens.data.sources.described import DESCRIPTION
+from emg_lens.data.sources.described import DESCRIPTION, SLOW_HZ
 from emg_lens.data.sources.described_tables import TABLES
 from emg_lens.data.sources.description import PART
 from emg_lens.io.array_files import READERS
@@ -44,6 +44,7 @@ class FolderLayout:
         assumed: Sentences on what the files do not say.
         odd: Sentences on what looks wrong.
         pattern: The pattern of the paths.
+        guessed_fs: The sampling rate (Hz), if it is a guess.
     """
 
     root: Path
@@ -53,6 +54,7 @@ class FolderLayout:
     seen: list[str] = field(default_factory=list)
     assumed: list[str] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
+    guessed_fs: float | None = None
 
 
 def find_layout(place: Path, fs: float | None) -> FolderLayout:
@@ -65,6 +67,8 @@ def find_layout(place: Path, fs: float | None) -> FolderLayout:
     Raises:
         DataError: It has no file with samples.
     """
+    if fs is not None and fs < SLOW_HZ:
+        raise DataError(f"--fs {fs:g} is one sample every {1 / max(fs, 1e-9):.3g} s; write Hz: 200 for 0.2 kHz")
     root = place.parent if place.is_file() else place
     files = [place] if place.is_file() else files_below(place)
     chosen, ignored = _data_files(files, root)
@@ -96,7 +100,9 @@ def _with_events(pattern: FilePattern, root: Path) -> FilePattern:
     if len(present) < len(pattern.paths):
         return pattern
     values = {name: [*some, *some] for name, some in pattern.values.items()}
-    values[PART] = [part] * len(pattern.paths) + [present[path].removeprefix(path.removesuffix(part)) for path in pattern.paths]
+    values[PART] = [part] * len(pattern.paths) + [
+        present[path].removeprefix(path.removesuffix(part)) for path in pattern.paths
+    ]
     paths = [*pattern.paths, *(present[path] for path in pattern.paths)]
     note = "the gestures are the events in the tables next to the recordings"
     return FilePattern(f"{before}{{{PART}}}", values, paths, (*pattern.assumed, note), pattern.subject)
@@ -107,7 +113,7 @@ def look_at(path: Path, default: str | None) -> FileContent:
     if path.suffix.lower() in READERS:
         return array_content(path, default)
     form = text_form(path)
-    return FileContent((), {}, 0) if form is None else table_content(path, form, default)
+    return FileContent() if form is None else table_content(path, form, default)
 
 
 def _data_files(files: Sequence[Path], root: Path) -> tuple[list[Path], list[str]]:
@@ -116,7 +122,9 @@ def _data_files(files: Sequence[Path], root: Path) -> tuple[list[Path], list[str
     for path in files:
         name = path.relative_to(root).as_posix()
         if not any(part.startswith(".") for part in name.split("/")) and path.name not in (DESCRIPTION, "study.yaml"):
-            groups["".join(path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:]).lower()].append(path)
+            groups["".join(path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:]).lower()].append(
+                path
+            )
     sizes: dict[str, int] = {}
     reasons: list[str] = []
     for kind, some in groups.items():
@@ -169,11 +177,15 @@ def _describe(layout: FolderLayout, contents: dict[str, list[FileContent]], fs: 
         for signal in some[0].signals:
             same = [s for content in some for s in content.signals if s.sensor == signal.sensor]
             if signal.sensor in found:
-                layout.odd.append(f"{signal.sensor} stands in {part!r} and in {found[signal.sensor][0]!r}; only the latter is used")
+                layout.odd.append(
+                    f"{signal.sensor} stands in {part!r} and in {found[signal.sensor][0]!r}; only the latter is used"
+                )
             elif role_of(part) not in ("label", "repetition"):
                 found[signal.sensor] = part, same
             if len(same) < len(some):
-                layout.odd.append(f"{signal.sensor} is missing in {len(some) - len(same)} of {len(some)} files that were looked at")
+                layout.odd.append(
+                    f"{signal.sensor} is missing in {len(some) - len(same)} of {len(some)} files that were looked at"
+                )
         layout.assumed += [note for note in some[0].notes if note not in layout.assumed]
         if some[0].unused:
             where = f" of the {part} files" if part else ""
@@ -188,7 +200,9 @@ def _describe(layout: FolderLayout, contents: dict[str, list[FileContent]], fs: 
     elif fs:
         layout.comments["fs"] = "stated with --fs (Hz)"
         if rates[order[0]][0] and abs(fs / (rates[order[0]][0] or fs) - 1) > SAME_RATE:
-            layout.odd.append(f"--fs is {fs:g} Hz, but {rates[order[0]][1]} of {order[0]} says {rates[order[0]][0]:g} Hz")
+            layout.odd.append(
+                f"--fs is {fs:g} Hz, but {rates[order[0]][1]} of {order[0]} says {rates[order[0]][0]:g} Hz"
+            )
     else:
         layout.comments["fs"] = f"rows per second (Hz), from {rates[order[0]][1]}"
     description["fs"] = reference
@@ -230,7 +244,8 @@ def _describe_signal(
         actual = nice_rate(float(f"{(rate or fs) * float(np.median(native)):.3g}"))
         place["native_fs"] = actual
         layout.odd.append(
-            f"{name}: {1 - np.median(native):.0%} of its rows repeat the row before: the signal changes at {actual:g} Hz"
+            f"{name}: {1 - np.median(native):.0%} of its rows repeat the row before: the signal changes at {actual:g}"
+            " Hz"
         )
     comment = _channels(first)
     if not first.sure:
@@ -254,7 +269,9 @@ def _shared_times(layout: FolderLayout, found: dict[str, list[FoundSignal]]) -> 
                 times[name] = same[0].place["time"]
             elif rates:
                 low, high = min(rates), max(rates)
-                layout.odd.append(f"{name}: its times give {low:.5g} to {high:.5g} Hz, so that they are not used; fs is {fs:g} Hz")
+                layout.odd.append(
+                    f"{name}: its times give {low:.5g} to {high:.5g} Hz, so that they are not used; fs is {fs:g} Hz"
+                )
     different = {str(time) for time in times.values()}
     if len(different) == 1 and len(times) == len(found):
         layout.description["time"] = next(iter(times.values()))
@@ -310,6 +327,7 @@ def _guessed_rate(layout: FolderLayout, signal: FoundSignal) -> float:
     data = signal.data[:5000]
     myo = data.shape[1] in (8, 16) and (data == np.round(data)).all() and np.abs(data).max() <= 128
     rate, why = (MYO_HZ, "as of a Myo band") if myo else (GUESS_HZ, "a guess")
+    layout.guessed_fs = rate
     layout.comments["fs"] = f"ASSUMED ({why}): the files do not say it; rows per second (Hz)"
     layout.assumed.append(f"the sampling rate is {rate:g} Hz ({why}): the files do not say it; state it with --fs")
     return rate

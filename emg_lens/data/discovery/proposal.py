@@ -1,20 +1,21 @@
 """From a folder or file to a description, a first study, and what was seen and assumed."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from emg_lens.data import storage
 from emg_lens.data.discovery.description_text import described_text
 from emg_lens.data.discovery.first_study import FirstStudy, first_study
-from emg_lens.data.discovery.folder_layout import FolderLayout, find_layout
+from emg_lens.data.discovery.folder_layout import find_layout
 from emg_lens.data.discovery.known_layouts import known_data_set
 from emg_lens.data.discovery.label_classes import Progress, name_classes
 from emg_lens.data.discovery.recorded import RecordedData, read_recorded
 from emg_lens.data.recording import DataError
 from emg_lens.data.registry import load_trials
-from emg_lens.data.registry import subjects as subjects_of
 from emg_lens.data.sources.described import DESCRIBED
 from emg_lens.data.sources.trial_file import TRIAL_FILE
 
@@ -55,31 +56,65 @@ def recognised(place: Path) -> str:
     return known_data_set(place) or DESCRIBED.name
 
 
-def described_proposal(place: Path, fs: float | None, progress: Progress) -> tuple[DataProposal, FolderLayout]:
-    """Describe a folder or file; the study is proposed when the description is written (`with_study`)."""
+def described_proposal(
+    place: Path, fs: float | None, progress: Progress, ask_rate: Callable[[float], float] = lambda guess: guess
+) -> DataProposal:
+    """Describe a folder or file.
+
+    Args:
+        place: The folder or file.
+        fs: Sampling rate of the EMG (Hz), if the user states it.
+        progress: Shows how many files were read.
+        ask_rate: Asks for the rate if the files do not say it; gets a guess.
+    """
     layout = find_layout(place, fs)
+    if layout.guessed_fs is not None and (answer := ask_rate(layout.guessed_fs)) != layout.guessed_fs:
+        layout = find_layout(place, answer)
     name_classes(layout, progress)
     text = described_text(layout.description, layout.comments, layout.root)
-    return DataProposal(DESCRIBED.name, layout.root, text, None, layout.seen, layout.assumed, layout.odd), layout
+    return DataProposal(DESCRIBED.name, layout.root, text, None, layout.seen, layout.assumed, layout.odd)
 
 
-def with_study(proposal: DataProposal, name: str, options: Mapping[str, Any], n_files: int, progress: Progress) -> None:
-    """Read all recordings once, and add the study to the proposal."""
-    if proposal.dataset == TRIAL_FILE.name:
+def existing_description(path: Path) -> DataProposal:
+    """Use the description that stands in the folder already."""
+    return DataProposal(DESCRIBED.name, path.parent, seen=[f"{path} exists and is used; --force writes it anew"])
+
+
+def rejected_description(path: Path, error: DataError) -> DataError:
+    """The error of recordings that do not fit their description, with the way on."""
+    return DataError(f"{error}; {path} is written: correct it there, and run the same command again")
+
+
+def with_study(
+    dataset: str,
+    root: Path,
+    name: str,
+    options: Mapping[str, Any],
+    progress: Progress,
+    found: DataProposal | None = None,
+) -> DataProposal:
+    """Read all recordings of a data set once, and propose a study.
+
+    Args:
+        dataset: Name of the data set.
+        root: Its folder or file.
+        name: Name of the study.
+        options: Options of the loader.
+        progress: Shows how many recordings were read.
+        found: What is known already.
+    """
+    proposal = DataProposal(dataset, root) if found is None else replace(found, root=root)
+    if dataset == TRIAL_FILE.name:
         _of_trials(proposal, name)
-        return
-    data = read_recorded(proposal.dataset, proposal.root, options, n_files, progress)
+        return proposal
+    data = read_recorded(dataset, root, options, progress)
     if not data.n_recordings:
-        raise DataError(f"{proposal.root} has no recording; check the files")
+        raise DataError(f"{root} has no recording; check the files")
     proposal.seen += _sizes(data)
     proposal.odd += data.odd
-    proposal.study = first_study(name, proposal.dataset, options, data)
+    proposal.study = first_study(name, dataset, options, data)
     proposal.assumed += proposal.study.assumed
-
-
-def n_recordings(dataset: str, root: Path, options: Mapping[str, Any]) -> int:
-    """Number of subjects of a data set, for the progress bar, without reading signals."""
-    return len(subjects_of(dataset, root, **options))
+    return proposal
 
 
 def _sizes(data: RecordedData) -> list[str]:
@@ -92,8 +127,8 @@ def _sizes(data: RecordedData) -> list[str]:
     if table["label"].nunique() > 1:
         lengths, numbers = table["seconds"], table.groupby(["subject", "label"])["repetition"].nunique()
         lines.append(
-            f"{len(table)} repetitions of {table['label'].nunique()} gestures, {numbers.min()} to {numbers.max()} of each,"
-            f" {lengths.min():.3g} to {lengths.max():.3g} s long"
+            f"{len(table)} repetitions of {table['label'].nunique()} gestures, {numbers.min()} to {numbers.max()} of"
+            f" each, {lengths.min():.3g} to {lengths.max():.3g} s long"
         )
     return lines
 
@@ -104,9 +139,14 @@ def _of_trials(proposal: DataProposal, name: str) -> None:
     numbers = {int(n) for n in trials.repetition}
     proposal.seen.append(repr(trials))
     proposal.odd += trials.notes
-    import pandas as pd
-
-    table = pd.DataFrame({"subject": trials.subject, "label": trials.y, "repetition": trials.repetition, "seconds": trials.n_samples / trials.fs})
+    table = pd.DataFrame(
+        {
+            "subject": trials.subject,
+            "label": trials.y,
+            "repetition": trials.repetition,
+            "seconds": trials.n_samples / trials.fs,
+        }
+    )
     sensors = {m: (n, trials.fs, trials.fs, False) for m, n in trials.modalities.items()}
     study = first_study(name, TRIAL_FILE.name, {}, RecordedData(table, sensors, n_recordings=len(numbers)))
     for key in ("recipe", "segment"):

@@ -11,7 +11,7 @@ import pandas as pd
 
 from emg_lens.data.discovery.label_classes import Progress
 from emg_lens.data.recording import Recording, Signal
-from emg_lens.data.registry import load_dataset
+from emg_lens.data.registry import load_dataset, subjects
 from emg_lens.data.segment import notes_by_kind, unique_notes
 
 CLIPPED = 0.02
@@ -44,21 +44,25 @@ class RecordedData:
     seconds: float = 0.0
 
 
-def read_recorded(
-    dataset: str, root: Path | None, options: Mapping[str, Any], n_files: int, progress: Progress
-) -> RecordedData:
-    """Read all recordings of a data set once, and count what they hold."""
+def read_recorded(dataset: str, root: Path, options: Mapping[str, Any], progress: Progress) -> RecordedData:
+    """Read all recordings of a data set once, subject by subject, and count what they hold."""
     tables, sensors, classes = [], {}, {}
     notes: list[str] = []
     odd: dict[str, list[str]] = defaultdict(list)
     seconds = 0.0
-    for k, recording in enumerate(progress("reading recordings", load_dataset(dataset, root, **options), n_files)):
+    names = subjects(dataset, root, **options)
+    bar, last = iter(progress("reading recordings", names, len(names))), ""
+    for k, recording in enumerate(load_dataset(dataset, root, **options)):
+        if recording.subject != last:
+            last = next(bar, recording.subject)
         table = recording.trials
         tables.append(table.assign(subject=recording.subject, seconds=table["stop"] - table["start"], recording=k))
         notes += recording.notes
         classes |= {int(one): str(name) for one, name in recording.meta.get("class_names", {}).items()}
         seconds += max(signal.duration for signal in recording.signals.values())
         _look_at_signals(recording, sensors, odd)
+    for _ in bar:
+        pass
     every = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     found = _in_one_line(odd)
     found += unique_notes(same[0] for same in notes_by_kind(notes))
@@ -81,8 +85,12 @@ def _odd_channels(name: str, signal: Signal) -> list[str]:
         low, high = data.min(axis=0), data.max(axis=0)
         at_limit = ((data == low) | (data == high)).mean(axis=0)
         fine = np.array([len(np.unique(column)) > SHORT for column in data[:2000].T])  # not recorded with few bits
-        found["often at its largest or smallest value, is it clipped"] = np.flatnonzero((at_limit > CLIPPED) & (low < 0) & fine)
-        found[f"more than {LOUD} times as strong as the others"] = np.flatnonzero(spread > LOUD * max(np.median(spread), 1e-30))
+        found["often at its largest or smallest value, is it clipped"] = np.flatnonzero(
+            (at_limit > CLIPPED) & (low < 0) & fine
+        )
+        found[f"more than {LOUD} times as strong as the others"] = np.flatnonzero(
+            spread > LOUD * max(np.median(spread), 1e-30)
+        )
     return [f"{name}: channel {signal.ch_names[i]} is {what}" for what, some in found.items() for i in some]
 
 

@@ -42,12 +42,14 @@ def array_content(path: Path, default: str | None) -> FileContent:
     arrays = [_array(key, value, vectors) for key, value in variables.items() if key not in vectors]
     arrays = [one for one in arrays if one is not None and len(one.first) >= SHORTEST]
     one_d = {key: v for key, v in vectors.items() if len(v) > 1 and v.dtype.kind in "biuf" and not _role(key)}
-    arrays += [_Array(key, ("time",), v[:, None], 1) for key, v in one_d.items() if sensor_of(key) and len(v) >= SHORTEST]
+    arrays += [
+        _Array(key, ("time",), v[:, None], 1) for key, v in one_d.items() if sensor_of(key) and len(v) >= SHORTEST
+    ]
     if not arrays and one_d:
         arrays = [_Array(key, ("time",), v[:, None], 1) for key, v in one_d.items() if len(v) >= SHORTEST]
     main = max(arrays, key=lambda one: (one.sensor == "emg", one.first.size * one.n_trials), default=None)
     if main is None:
-        return FileContent((), {}, 0)
+        return FileContent()
     if kind in MNE_SUFFIXES:
         variables["ch_types"] = _types_beside(path, variables["ch_names"]) or variables["ch_types"]
         return _channels_content(main, variables, vectors)
@@ -61,50 +63,56 @@ def _content(
     variables: Mapping[str, Any],
     default: str | None,
 ) -> FileContent:
-    named = [one for one in arrays if one.sensor and len(one.first) * 20 >= len(main.first)]
-    unused, signals, notes = [], [], []
+    """The signals among the arrays, one for each modality, and the variables with labels."""
     best: dict[str, _Array] = {}
+    named = [one for one in arrays if one.sensor and len(one.first) * SHORTEST >= len(main.first)]
     for one in sorted(named, key=lambda one: (one.first.shape[1] == 1 and one.sensor == "emg", len(one.key))):
-        if best.setdefault(one.sensor or "", one) is not one:
-            unused.append(one.key)
+        best.setdefault(one.sensor or "", one)
     chosen = [one for one in arrays if one in best.values()] or [main]
-    unused += [one.key for one in arrays if one not in chosen and one.key not in unused]
-    sources: dict[str, dict[str, Any]] = {}
+    by_role = _roles(vectors, main)
+    content = FileContent(
+        [], {role: {"key": key} for role, key in by_role.items()},
+        len(main.first) if main.n_trials == 1 else main.n_trials, {}, [], [],
+    )  # fmt: skip
     rates = _rates(vectors, main)
     for one in chosen:
-        place = ({"key": one.key} if one.key else {}) | ({"axes": [*one.axes]} if one.axes != ("time", "channel") else {})
-        n_time, n_channels = one.first.shape
-        if n_channels > 1 and n_time < UNCLEAR * n_channels:
-            notes.append(f"{one.key or 'the array'} is read as {n_time} samples of {n_channels} channels: is it the other way round?")
         fs, source = rates.get(one.sensor or "", rates.get("", (None, "")))
         if fs is not None and one is not main and one.sensor not in rates:
             fs, source = fs * len(one.first) / len(main.first), f"{source}, and the number of samples"
-        if one.sensor or one.n_trials > 1 or len(one.axes) != 2:
-            signals.append(FoundSignal(one.sensor or default or "emg", bool(one.sensor or default), place, one.first, fs, source))
-            continue
-        columns = find_columns([*one.first.T], [""] * n_channels, default)
-        groups: dict[str, list[int]] = {}
-        for column in columns:
-            if column.role == "signal":
-                groups.setdefault(column.sensor, []).append(column.number)
-            elif column.role in ("label", "repetition"):
-                sources[column.role] = {"column": column.number} | ({"key": one.key} if one.key else {})
-                notes.append(f"column {column.number} of {one.key or 'the array'} holds few whole numbers in long runs: the {column.role}")
-            elif column.role == "time" and column.rate is not None:
-                fs, source = column.rate[0], f"column {column.number}"
-                unused.append(f"column {column.number} (times)")
-            else:
-                unused.append(f"column {column.number}")
-        for sensor, numbers in groups.items():
-            columns_of = {"columns": numbers} if len(numbers) < n_channels else {}
-            signals.append(FoundSignal(sensor, default is not None, {**place, **columns_of}, one.first[:, [n - 1 for n in numbers]], fs, source))
-    by_role = _roles(vectors, main)
-    sources |= {role: {"key": key} for role, key in by_role.items()}
-    candidates = [key for key in vectors if _role(key) in ("label", "repetition") and key not in by_role.values()]
-    unused += [f"{key} ({by_role[role]} is used instead)" for key in candidates if (role := _role(key)) in by_role]
-    known = {*by_role.values(), *(one.key for one in chosen), *candidates, *unused}
-    unused += [key for key in variables if key not in known and np.size(vectors.get(key, 0)) > 1]
-    return FileContent(signals, sources, len(main.first) if main.n_trials == 1 else main.n_trials, {}, unused, notes)
+        _add_signals(content, one, (fs, source), default)
+    others = {key: role for key in vectors if (role := _role(key)) in by_role and key != by_role[role]}
+    content.unused.extend(f"{key} ({by_role[role]} is used instead)" for key, role in others.items())
+    used = {*by_role.values(), *others, *(one.key for one in chosen)}
+    content.unused.extend(key for key in variables if key not in used and np.size(vectors.get(key, [0, 0])) > 1)
+    return content
+
+
+def _add_signals(content: FileContent, one: _Array, rate: tuple[float | None, str], default: str | None) -> None:
+    """Add an array as a signal; an array whose name says nothing may also have columns of times and labels."""
+    what, (n_time, n_channels) = one.key or "the array", one.first.shape
+    place: dict[str, Any] = {"key": one.key} if one.key else {}
+    if one.axes != ("time", "channel"):
+        place["axes"] = [*one.axes]
+    if n_channels > 1 and n_time < UNCLEAR * n_channels:
+        content.notes.append(f"{what} has {n_time} samples of {n_channels} channels: is it the other way round?")
+    if one.sensor or one.n_trials > 1 or one.axes == ("time",):
+        sure = bool(one.sensor or default)
+        content.signals.append(FoundSignal(one.sensor or default or "emg", sure, place, one.first, *rate))
+        return
+    groups: dict[str, list[int]] = {}
+    for column in find_columns([*one.first.T], [""] * n_channels, default):
+        if column.role == "signal":
+            groups.setdefault(column.sensor, []).append(column.number)
+        elif column.role == "label" and "label" not in content.sources:
+            content.sources["label"] = {"column": column.number, **({"key": one.key} if one.key else {})}
+            content.notes.append(f"column {column.number} of {what} is the label: few whole numbers in long runs")
+        else:
+            rate = (column.rate[0], f"column {column.number}") if column.rate is not None else rate
+            content.unused.append(f"column {column.number} of {what}")
+    for sensor, numbers in groups.items():
+        columns = {"columns": numbers} if len(numbers) < n_channels else {}
+        data = one.first[:, [number - 1 for number in numbers]]
+        content.signals.append(FoundSignal(sensor, default is not None, {**place, **columns}, data, *rate))
 
 
 def _channels_content(main: _Array, variables: Mapping[str, Any], vectors: Mapping[str, np.ndarray]) -> FileContent:
@@ -187,7 +195,9 @@ def _roles(vectors: Mapping[str, np.ndarray], main: _Array) -> dict[str, str]:
     """The variable of labels, repetition numbers and subjects."""
     sizes = {1, len(main.first)} if main.n_trials == 1 else {1, main.n_trials}
     found: dict[str, str] = {}
-    for key, vector in sorted(vectors.items(), key=lambda item: (item[0].lower() not in PREFERRED, -len(item[1]), len(item[0]))):
+    for key, vector in sorted(
+        vectors.items(), key=lambda item: (item[0].lower() not in PREFERRED, -len(item[1]), len(item[0]))
+    ):
         role = _role(key)
         if role == "label" and len(vector) == 1 and vector.dtype.kind == "f" and vector[0] != round(vector[0]):
             continue

@@ -29,7 +29,8 @@ AXES = {  # x, y, z (and w) columns of one sensor
 ROLES = {
     "time": "time t timestamp timestamps times seconds second sec ms msec millis epoch datetime xs",
     "label": "label labels class classes gesture gestures movement movements stimulus restimulus activity target"
-    " targets y task exercise pose command cmd sign move motion gt annotation annotations action trialtype event events grasp",
+    " targets y task exercise pose command cmd sign move motion gt annotation annotations action trialtype event"
+    " events grasp",
     "repetition": "repetition repetitions rep reps rerepetition trial trials run repeat attempt take r",
     "subject": "subject subjects subj sub person participant user patient volunteer proband vp s p id suj individual",
     "onset": "onset onsets start begin",

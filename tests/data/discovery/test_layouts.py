@@ -196,7 +196,9 @@ def test_trials_in_one_array(tmp_path, emg, apart):
 def test_nested_json(tmp_path, emg):
     for subject in "AB":
         order = [0, 1, 2] * 3
-        trials = [{"gesture": NAMES[g], "emg": emg(g, seconds=0.5, fs=200, seed=k).tolist()} for k, g in enumerate(order)]
+        trials = [
+            {"gesture": NAMES[g], "emg": emg(g, seconds=0.5, fs=200, seed=k).tolist()} for k, g in enumerate(order)
+        ]
         (tmp_path / f"{subject}.json").write_text(json.dumps({"fs": 200, "trials": trials}))
     _, description, _ = new(tmp_path)
     assert description["signals"] == {"emg": {"key": "trials.emg", "axes": ["trial", "time", "channel"]}}
@@ -277,7 +279,9 @@ def test_bids_with_edf_files_and_tables_of_events(tmp_path, emg):
         folder.mkdir(parents=True, exist_ok=True)
         stem = f"sub-{subject:02d}_task-grasp_run-{run}"
         order = [0, 1, 2] * 2
-        samples = np.vstack([np.vstack([emg(g, 1, 500, seed=k), emg(0, 1, 500, seed=k) / 9]) for k, g in enumerate(order)])
+        samples = np.vstack(
+            [np.vstack([emg(g, 1, 500, seed=k), emg(0, 1, 500, seed=k) / 9]) for k, g in enumerate(order)]
+        )
         write_edf(folder / f"{stem}_emg.edf", (100 * samples).round(), 500, ["FCR", "ECR", "FDS", "EDC"])
         events = pd.DataFrame({"onset": 2.0 * np.arange(6), "duration": 1.0, "trial_type": [NAMES[g] for g in order]})
         events.to_csv(folder / f"{stem}_events.tsv", sep="\t", index=False)
