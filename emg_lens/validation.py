@@ -146,9 +146,10 @@ class SpecModel(BaseModel, metaclass=_OneLine):
         types = {field.alias or name: field.annotation for name, field in cls.model_fields.items()}
         for key, value in content.items() if isinstance(content, Mapping) else ():
             kinds = set(_mentioned(types.get(key, Any)))
-            odd = [one for one in _leaves(value) if isinstance(one, float) and not math.isfinite(one)]
-            if odd and Any in kinds:
-                raise ValueError(f"{key}={odd[0]}; expected a finite number")
+            leaves = _leaves(value) if Any in kinds else ()
+            odd = next((one for one in leaves if isinstance(one, float) and not math.isfinite(one)), None)
+            if odd is not None:
+                raise ValueError(f"{key}={odd}; expected a finite number")
             items = value if isinstance(value, list | tuple) else (value,)
             booleans = [str(one).lower() for one in items if isinstance(one, bool)]
             if booleans and not {bool, Any} & kinds:
