@@ -17,11 +17,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from emg_lens.analysis.patterns import (
-    UNGROUPED,
     Patterns,
     group_index,
     group_mass,
@@ -32,14 +30,17 @@ from emg_lens.analysis.patterns import (
     read_patterns,
     row_notes,
 )
-from emg_lens.layout import CLS, TokenLayout
+from emg_lens.layout import TokenLayout
+from emg_lens.plotting import modality_colours, plot_token_map
+from emg_lens.plotting.cells import draw_borders, draw_cells, token_owners
+from emg_lens.plotting.panels import colour_bar, new_figure, plain_text
+from emg_lens.plotting.saving import save_figure
+from emg_lens.plotting.style import TITLE
+from emg_lens.plotting.words import layer_name
 from emg_lens.validation import ArgumentError, check_argument, checked
 
 __all__ = ["AttentionView", "attention_view", "modality_mass"]
 
-GROUP_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-"""Okabe and Ito's palette, distinguishable with all common types of colour vision."""
-NO_MODALITY_COLOURS = {CLS: "#858c98", UNGROUPED: "#c3c8d0"}
 FINE_CELLS = 3_000_000
 """Up to this many cells a page stores 16 bits per value; larger pages store 8."""
 FILE_BYTES, CELL_BYTES = 64_000_000, 8_000_000
@@ -113,7 +114,7 @@ class AttentionView:
             case ".html":
                 path.write_text(self._page(FILE_BYTES), encoding="utf-8")
             case ".png" | ".svg" | ".pdf":
-                self.figure().savefig(path, dpi=200)
+                save_figure(self.figure(), path)
             case other:
                 raise ArgumentError(f"cannot save attention as {other or path.name!r}: use .html, .png, .svg or .pdf")
         return path
@@ -163,7 +164,7 @@ class AttentionView:
             "group": group_index(self.layout),
             "channel": self.layout.channel,
             "groups": groups,
-            "colours": _colours(groups),
+            "colours": list(modality_colours(groups).values()),
             "mass": np.round(group_mass(self.pattern, self.layout), 7).tolist(),
             "summary": _without_nan(group_summary(self.pattern, self.layout)),
             "uniform": _without_nan(group_summary(uniform, self.layout)[0, 0]),
@@ -172,67 +173,44 @@ class AttentionView:
 
     def _overview(self) -> Figure:
         n_layers, n_heads, *_ = self.pattern.shape
-        figure = Figure(figsize=(1.0 + 1.05 * n_heads, 1.0 + 1.1 * n_layers), layout="constrained")
-        axes = figure.subplots(n_layers, n_heads, squeeze=False)
-        shades = self._shades(self.pattern)
-        for (row, head), ax in np.ndenumerate(axes):
-            ax.imshow(self.pattern[row, head], interpolation="nearest", rasterized=True, **shades)
-            ax.set(xticks=[], yticks=[])
-            self._separate(ax, 0.4)
-            if row == 0:
-                ax.set_title(f"H{head}", fontsize=8)
-            if head == 0:
-                ax.set_ylabel(f"L{self.layers[row] + 1}", fontsize=8, rotation=0, ha="right", va="center")
-        bar = figure.colorbar(axes[0, 0].images[0], ax=axes, fraction=0.03, pad=0.02)
-        bar.ax.tick_params(labelsize=7)
-        bar.set_label(self._quantity, fontsize=8)
-        figure.suptitle(self.title or f"Attention, {self.trials}", fontsize=10)
+        with new_figure(1.0 + 1.05 * n_heads, 1.0 + 1.1 * n_layers) as figure:
+            panels = figure.subplots(n_layers, n_heads, squeeze=False)
+            low, high = self._limits(self.pattern)
+            for (row, head), ax in np.ndenumerate(panels):
+                draw_cells(ax, np.ma.asarray(self.pattern[row, head]), low=low, high=high)
+                draw_borders(ax, token_owners(self.layout), 0.4)
+                ax.set(xticks=[], yticks=[])
+                if row == 0:
+                    ax.set_title(f"H{head}", loc="center")
+                if head == 0:
+                    ax.set_ylabel(layer_name(self.layers[row]), rotation=0, ha="right", va="center")
+            colour_bar(panels[0, 0].images[0], list(panels.flat), self._quantity)
+            figure.suptitle(plain_text(self.title or f"Attention, {self.trials}"), fontsize=TITLE)
         return figure
 
     def _single(self, values: Float[np.ndarray, "dest src"], which: str) -> Figure:
-        n_tokens = len(self.labels)
-        side = float(np.clip(0.17 * n_tokens, 3.2, 8.5))
-        figure = Figure(figsize=(side + 1.9, side + 1.0), layout="constrained")
-        ax = figure.subplots()
-        image = ax.imshow(values, interpolation="nearest", rasterized=n_tokens > 100, **self._shades(values))
-        self._separate(ax, 0.6)
-        groups = group_names(self.layout)
-        colour = dict(zip(groups, _colours(groups), strict=True))
-        index = group_index(self.layout)
-        starts = _starts(index)
-        if n_tokens <= 64:
-            ticks, names = list(range(n_tokens)), list(self.labels)
-        else:
-            ends = [*starts[1:], n_tokens]
-            ticks = [(a + b - 1) / 2 for a, b in zip(starts, ends, strict=True)]
-            names = [groups[index[a]] for a in starts]
-        owners = [groups[index[int(t)]] for t in ticks]
-        ax.set_xticks(ticks, names, rotation=90, fontsize=7)
-        ax.set_yticks(ticks, names, fontsize=7)
-        for labels in (ax.get_xticklabels(), ax.get_yticklabels()):
-            for label, owner in zip(labels, owners, strict=True):
-                label.set_bbox({"boxstyle": "round,pad=0.15", "fc": colour[owner], "ec": "none", "alpha": 0.25})
-        ax.tick_params(length=0)
-        ax.set(xlabel="src (is read)", ylabel="dest (reads)")
-        ax.set_title(": ".join(part for part in (self.title, which) if part), fontsize=10)
-        figure.colorbar(image, ax=ax, fraction=0.045, label=self._quantity).ax.tick_params(labelsize=7)
+        side = float(np.clip(0.17 * len(self.labels), 3.2, 8.5))
+        with new_figure(side + 1.0, side) as figure:
+            limits, names = self._limits(values), self.labels
+            ax = plot_token_map(
+                values,
+                self.layout,
+                label=self._quantity,
+                limits=limits,
+                names=names,
+                most_names=64,
+                ax=figure.subplots(),
+            )
+            ax.set_title(plain_text(": ".join(part for part in (self.title, which) if part)))
         return figure
 
     @property
     def _quantity(self) -> str:
         return "attention − baseline" if self.difference else "attention"
 
-    def _shades(self, values: np.ndarray) -> dict:
+    def _limits(self, values: np.ndarray) -> tuple[float, float]:
         top = float(np.abs(values).max()) or 1.0
-        if self.difference:
-            return {"cmap": "PuOr_r", "vmin": -top, "vmax": top}
-        return {"cmap": "Blues", "vmin": 0.0, "vmax": top}
-
-    def _separate(self, ax: Axes, width: float) -> None:
-        """Draw thin lines between groups."""
-        for start in _starts(group_index(self.layout))[1:]:
-            ax.axhline(start - 0.5, color="0.35", linewidth=width)
-            ax.axvline(start - 0.5, color="0.35", linewidth=width)
+        return (-top if self.difference else 0.0), top
 
 
 def attention_view(
@@ -316,17 +294,6 @@ def _encode(pattern: Float[np.ndarray, "layer head dest src"], bits: int, signed
         "top": float(scale.max()),
         "data": [data[i : i + n_heads] for i in range(0, len(data), n_heads)],
     }
-
-
-def _colours(groups: Sequence[str]) -> list[str]:
-    modalities = [g for g in groups if g not in NO_MODALITY_COLOURS]
-    named = {g: GROUP_COLOURS[i % len(GROUP_COLOURS)] for i, g in enumerate(modalities)}
-    return [(NO_MODALITY_COLOURS | named)[g] for g in groups]
-
-
-def _starts(index: Sequence[int]) -> list[int]:
-    """Start of each run of tokens of one group."""
-    return [i for i, group in enumerate(index) if i == 0 or index[i - 1] != group]
 
 
 def _without_nan(values: np.ndarray) -> list:

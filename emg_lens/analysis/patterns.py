@@ -12,13 +12,12 @@ from torch import Tensor
 
 from emg_lens.data.recording import as_array
 from emg_lens.layout import CLS, TokenLayout
+from emg_lens.plotting.words import UNGROUPED
 from emg_lens.transformer_lens_imports import ActivationCache
 from emg_lens.validation import ArgumentError, check_argument, short
 
 Patterns = ActivationCache | Mapping[str, Tensor] | Tensor | np.ndarray
 
-UNGROUPED = "(ungrouped)"
-"""Name for tokens outside every group; the brackets avoid a clash with the name of a group."""
 SUMMARY = ("uni", "cross", "to_cls", "from_cls")
 
 PATTERN_KEY = re.compile(r"blocks\.(\d+)\.attn\.hook_pattern")

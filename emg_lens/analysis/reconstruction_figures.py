@@ -15,13 +15,16 @@ from pydantic import NonNegativeInt
 from torch import Tensor
 
 from emg_lens.analysis.reconstruction import MODEL, reconstruct
+from emg_lens.plotting import plot_curves
+from emg_lens.plotting.panels import figure_of, new_figure
+from emg_lens.plotting.style import CROSS_MODAL, DARK, GREY, PAGE, UNIMODAL
 from emg_lens.training.pretraining.masking import masked_samples, n_patches, random_mask
 from emg_lens.validation import ArgumentError, checked
 
-WIDTH, ROW = 7.0, 0.9
-"""Width of a figure and height of a channel, in inches."""
-COLOURS = {MODEL: "#D55E00", "mean": "#8a8f98", "interpolation": "#0072B2"}
-ORIGINAL, HIDDEN = "#3b3f46", "#E69F00"
+ROW = 0.9
+"""Height of a channel, in inches."""
+COLOURS = {MODEL: CROSS_MODAL, "mean": GREY, "interpolation": UNIMODAL}
+ORIGINAL, HIDDEN = DARK, "#E69F00"
 
 
 @checked
@@ -60,19 +63,18 @@ def plot_reconstruction(
     times = np.arange(x.shape[1]) / (fs or 1)
     step = times[1] - times[0] if len(times) > 1 else 1.0
     names = model.layout.to_frame().groupby("channel", sort=False)["group"].first().tolist()
-    figure = Figure(figsize=(WIDTH, ROW * len(shown) + 0.8), layout="constrained")
-    axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
-    for axis, channel in zip(axes, shown, strict=True):
-        edges = np.flatnonzero(np.diff(hidden[channel], prepend=False, append=False))
-        for first, last in edges.reshape(-1, 2):
-            axis.axvspan(times[first], times[last - 1] + step, color=HIDDEN, alpha=0.2, linewidth=0)
-        axis.plot(times, x[channel].detach().float().cpu().numpy(), color=ORIGINAL, linewidth=0.8, label="original")
-        filled = np.where(hidden[channel], predicted[channel], np.nan)
-        axis.plot(times, filled, color=COLOURS[MODEL], linewidth=1.1, label="reconstruction")
-        axis.set_ylabel(f"{names[channel] if channel < len(names) else ''} {channel}".strip())
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(loc="upper right", ncols=2, frameon=False, fontsize=7)
-    axes[-1].set_xlabel("time (s)" if fs else "sample")
+    with new_figure(PAGE, ROW * len(shown) + 0.8) as figure:
+        axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+        for axis, channel in zip(axes, shown, strict=True):
+            edges = np.flatnonzero(np.diff(hidden[channel], prepend=False, append=False))
+            for first, last in edges.reshape(-1, 2):
+                axis.axvspan(times[first], times[last - 1] + step, color=HIDDEN, alpha=0.2, linewidth=0)
+            axis.plot(times, x[channel].detach().float().cpu().numpy(), color=ORIGINAL, linewidth=0.8, label="original")
+            filled = np.where(hidden[channel], predicted[channel], np.nan)
+            axis.plot(times, filled, color=COLOURS[MODEL], linewidth=1.1, label="reconstruction")
+            axis.set_ylabel(f"{names[channel] if channel < len(names) else ''} {channel}".strip())
+            axes[0].legend(loc="upper right", ncols=2, frameon=False)
+        axes[-1].set_xlabel("time (s)" if fs else "sample")
     return figure
 
 
@@ -90,15 +92,9 @@ def plot_gap_curve(curve: pd.DataFrame, error: str = "smooth_l1") -> Figure:
             f"curve has no {', '.join(lacking) or 'rows with numbers'}; expected the table that gap_curve returns"
         )
     across = "seconds" if curve["seconds"].notna().all() else "patches"
-    figure = Figure(figsize=(WIDTH / 2, 2.4), layout="constrained")
-    axis = figure.subplots()
-    for method, rows in curve.groupby("method", sort=False):
-        means = rows.groupby(across)[error].mean()
-        colour = COLOURS.get(str(method), ORIGINAL)
-        axis.plot(means.index, means.to_numpy(), marker="o", markersize=3, color=colour, label=str(method))
-    axis.set_xlabel("gap (s)" if across == "seconds" else "gap (patches)")
-    axis.set_ylabel(f"{error} of masked samples")
+    means = curve.groupby(["method", across], sort=False)[error].mean().reset_index()
+    colours = {str(method): COLOURS.get(str(method), ORIGINAL) for method in means["method"]}
+    labels = ("gap (s)" if across == "seconds" else "gap (patches)", f"{error} of masked samples")
+    axis = plot_curves(means, across, error, by="method", colours=colours, labels=labels)
     axis.set_ylim(bottom=0)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=7)
-    return figure
+    return figure_of(axis)

@@ -12,8 +12,9 @@ from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
 from emg_lens.layout import CLS, TokenLayout
 from emg_lens.plotting.panels import figure_of, plain_frame, plain_text
-from emg_lens.plotting.style import NO_VALUE, SHADES, SIGNED_SHADES, SMALL, UNGROUPED, modality_colours
-from emg_lens.plotting.values import Grid
+from emg_lens.plotting.style import NO_VALUE, SHADES, SIGNED_SHADES, SMALL, modality_colours
+from emg_lens.plotting.values import CellGrid
+from emg_lens.plotting.words import UNGROUPED
 
 MOST_NAMES = 24
 """With more tokens than this, a map names the modalities only."""
@@ -26,7 +27,7 @@ BORDER = "0.35"
 
 def draw_cells(
     ax: Axes,
-    grid: Grid,
+    grid: CellGrid,
     *,
     low: float | None = None,
     high: float | None = None,
@@ -98,9 +99,7 @@ def name_tokens(
         labels = [owners[a] for a in starts]
     size = SMALL if len(ticks) <= MOST_NAMES * 2 // 3 else 5.0
     for one in "xy" if axis == "both" else axis:
-        line = ax.axvline if one == "x" else ax.axhline
-        for start in starts[1:]:
-            line(start - 0.5, color=BORDER, linewidth=0.6)
+        draw_borders(ax, owners, 0.6, one)
         both = (ax.transData, ax.transAxes) if one == "x" else (ax.transAxes, ax.transData)
         transform = blended_transform_factory(*both)
         shift = (0, -GAP / 72) if one == "x" else (-GAP / 72, 0)
@@ -114,6 +113,14 @@ def name_tokens(
         turned = one == "x" and (len(names) <= most and max(map(len, labels)) > 3)  # noqa: PLR2004
         set_ticks(ticks, list(map(plain_text, labels)), fontsize=size, rotation=90 if turned else 0)
         ax.tick_params(axis=one, length=0, pad=PAD)  # pyright: ignore[reportArgumentType]
+
+
+def draw_borders(ax: Axes, owners: Sequence[str], width: float, axis: str = "both") -> None:
+    """Draw thin lines between modalities; width in points."""
+    starts = [i for i, owner in enumerate(owners) if i and owner != owners[i - 1]]
+    for one in "xy" if axis == "both" else axis:
+        for start in starts:
+            (ax.axvline if one == "x" else ax.axhline)(start - 0.5, color=BORDER, linewidth=width)
 
 
 def token_owners(layout: TokenLayout) -> list[str]:

@@ -23,20 +23,17 @@ from emg_lens.plotting.panels import (
 )
 from emg_lens.plotting.style import COLUMN, DARK, GREY, PAGE, SMALL, modality_colours
 from emg_lens.plotting.values import chosen, table_of
-from emg_lens.plotting.words import layer_name
+from emg_lens.plotting.words import EVERY, LOWERS, MOST_ROUTES, ONLY, SOME, layer_name
 from emg_lens.validation import ArgumentError, checked, short
 
-EVERY, SOME, ONLY, LOWERS = "in every route", "in some routes", "in the circuit", "lowers the metric"
-"""Kinds of edges, next to `only in route 1`, `only in route 2`, ..."""
 QUIET = "#c9cdd3"
 _OF_KINDS = {EVERY: (DARK, "-"), ONLY: (DARK, "-"), SOME: ("#CC79A7", "-"), LOWERS: ("#D55E00", (0, (3, 1.5)))}
 _OF_ROUTES = ("#0072B2", "#E69F00", "#009E73", "#56B4E9")
-MOST_ROUTES = len(_OF_ROUTES)
 MOST_LABELS = 24
 RINGS_A_ROW = 3
 MOST_HEAD_LABELS = 16
 THICKER = "thicker: higher score in the unmasked model"
-Point = tuple[float, float]
+Spot = tuple[float, float]
 
 
 @checked
@@ -196,7 +193,7 @@ def _names(rows: pd.DataFrame, layout: TokenLayout) -> list[str]:
 def _on_ring(ax: Axes, rows: pd.DataFrame, ring: Sequence[str], others: Sequence[str], layout: TokenLayout) -> None:
     """Draw one layer: electrodes on a circle, CLS in the centre, other tokens below."""
     angle = {name: np.pi / 2 - 2 * np.pi * i / len(ring) for i, name in enumerate(ring)}
-    at: dict[str, Point] = {name: (float(np.cos(a)), float(np.sin(a))) for name, a in angle.items()}
+    at: dict[str, Spot] = {name: (float(np.cos(a)), float(np.sin(a))) for name, a in angle.items()}
     below = [name for name in others if name != CLS]
     at |= {name: (float(x), -1.6) for name, x in zip(below, np.linspace(-1, 1, max(len(below), 2)), strict=False)}
     at[CLS] = (0.0, 0.0)
@@ -220,7 +217,7 @@ def _on_ring(ax: Axes, rows: pd.DataFrame, ring: Sequence[str], others: Sequence
     ax.set_ylim(-1.95 if below else -1.45, 1.45)
 
 
-def _arrow(ax: Axes, start: Point, stop: Point, edge: dict[Any, Any], n_edges: int) -> None:
+def _arrow(ax: Axes, start: Spot, stop: Spot, edge: dict[Any, Any], n_edges: int) -> None:
     """Draw an edge, and name its head if there are few edges; edges of several heads bend differently."""
     colour, line = _look(edge["kind"])
     arrow = FancyArrowPatch(

@@ -1,5 +1,6 @@
 """Maps of edges: destinations in rows, sources in columns."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from emg_lens.hooks.algebra import EdgeSet
 from emg_lens.layout import CLS, TokenLayout
-from emg_lens.plotting.cells import RASTER_FROM, draw_cells, name_tokens, owner_of, token_owners
+from emg_lens.plotting.cells import MOST_NAMES, RASTER_FROM, draw_cells, name_tokens, owner_of, token_owners
 from emg_lens.plotting.panels import (
     axes_or_new,
     colour_bar,
@@ -117,6 +118,8 @@ def plot_token_map(
     label: str = "attention",
     limits: tuple[float, float] | None = None,
     bar: bool = True,
+    names: Sequence[str] | None = None,
+    most_names: PositiveInt = MOST_NAMES,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw one value per pair of tokens, for example the attention of a head, with lines between modalities.
@@ -129,13 +132,15 @@ def plot_token_map(
         label: Name of the values, at the colour bar.
         limits: Values of the first and last colour; default: the range of the values, from 0 or symmetric about 0.
         bar: Whether to draw a colour bar.
+        names: Names of the tokens; default: those of the layout.
+        most_names: With more tokens than this, only modalities are named.
         ax: Where to draw; default: a new figure of the width of a column.
 
     Returns:
         The axes.
 
     Raises:
-        ArgumentError: Values that do not fit the layout or are not finite.
+        ArgumentError: Values or names that do not fit the layout, values that are not finite.
 
     Example:
         >>> import torch
@@ -150,14 +155,16 @@ def plot_token_map(
     low, high = limits or (None, None)
     ax = axes_or_new(ax, COLUMN, COLUMN * 0.86)
     image = draw_cells(ax, grid, low=low, high=high)
-    _label(ax, layout)
+    if names is not None and len(names) != len(layout):
+        raise ArgumentError(f"names has {len(names)} entries; expected {len(layout)}, one for each token")
+    _label(ax, layout, names, most_names)
     if bar:
         colour_bar(image, [ax], label)
     return ax
 
 
-def _label(ax: Axes, layout: TokenLayout) -> None:
-    name_tokens(ax, layout.names, token_owners(layout))
+def _label(ax: Axes, layout: TokenLayout, names: Sequence[str] | None = None, most: int = MOST_NAMES) -> None:
+    name_tokens(ax, names or layout.names, token_owners(layout), most=most)
     ax.set_xlabel(FROM)
     ax.set_ylabel(TO)
 

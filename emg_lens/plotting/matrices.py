@@ -12,7 +12,7 @@ from emg_lens.layout import TokenLayout
 from emg_lens.plotting.cells import draw_cells, name_cells, name_tokens, token_owners
 from emg_lens.plotting.panels import axes_or_new, colour_bar, in_style, plain_text
 from emg_lens.plotting.style import COLUMN, PAGE, SIGNED_SHADES
-from emg_lens.plotting.values import Grid, grid_of, numbers, table_of
+from emg_lens.plotting.values import CellGrid, grid_of, numbers, table_of
 from emg_lens.plotting.words import layer_name
 from emg_lens.validation import ArgumentError, checked, short
 
@@ -80,7 +80,7 @@ def plot_heads(
 
 def draw_heads(
     ax: Axes,
-    grid: Grid,
+    grid: CellGrid,
     layers: Sequence[int],
     heads: Sequence[int],
     limits: tuple[float | None, float | None],
@@ -191,7 +191,7 @@ def plot_patching(
         >>> [tick.get_text() for tick in axes.get_yticklabels()]
         ['L1', 'L2']
     """
-    grid: Grid = numbers("values", values, ("layer", len(layout)))
+    grid: CellGrid = numbers("values", values, ("layer", len(layout)))
     low, high = limits or (None, None)
     ax = axes_or_new(ax, COLUMN, 1.0 + 0.26 * len(grid))
     image = draw_cells(ax, grid, low=low, high=high, aspect="auto")
@@ -206,7 +206,7 @@ def plot_patching(
     return ax
 
 
-def draw_fractions(ax: Axes, grid: Grid, rows: Sequence[str], columns: Sequence[str], label: str) -> None:
+def draw_fractions(ax: Axes, grid: CellGrid, rows: Sequence[str], columns: Sequence[str], label: str) -> None:
     """Draw fractions between 0 and 1 with their numbers in per cent and a colour bar."""
     image = draw_cells(ax, grid, low=0, high=1, text=lambda x: f"{100 * x:.0f}", aspect="auto")
     name_cells(ax, rows, columns, rotation=30)

@@ -11,7 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from emg_lens.plotting.style import COLUMN, DPI, PAGE, SIZE, plot_style
+from emg_lens.plotting.style import COLUMN, DPI, PAGE, SIZE, TITLE, plot_style
 from emg_lens.validation import ArgumentError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -94,6 +94,13 @@ def plain_text(text: object) -> str:
 def wrapped_text(text: str, width: int) -> str:
     """Wrap user text into lines of at most `width` letters."""
     return plain_text("\n".join(textwrap.wrap(text, width)) or text)
+
+
+def entitle(ax: Axes, title: str) -> Figure:
+    """Write a title over the whole figure of some axes, wrapped to its width, and return the figure."""
+    figure = figure_of(ax)
+    figure.suptitle(wrapped_text(title, int(72 * figure.get_figwidth() / LETTER_POINTS)), fontsize=TITLE)
+    return figure
 
 
 def place_legend(figure: Figure, entries: Mapping[str, Any], n_columns: int, title: str = "") -> None:

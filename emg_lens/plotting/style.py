@@ -12,15 +12,16 @@ from zlib import crc32
 import matplotlib
 
 from emg_lens.layout import CLS
+from emg_lens.plotting.words import UNGROUPED
 
 COLUMN, PAGE = 85 / 25.4, 180 / 25.4
 """Widths of a column (85 mm) and of a page (180 mm) of a journal, in inches."""
 DPI = 200
-SIZE, SMALL = 7.5, 6.5
-"""Sizes of letters in points: of all text, and of numbers and names inside maps."""
+SIZE, SMALL, TITLE = 7.5, 6.5, 8
+"""Sizes of letters in points: of all text, of numbers and names inside maps, and of titles."""
 STYLE: dict[Any, Any] = {
     "font.size": SIZE,
-    "axes.titlesize": 8,
+    "axes.titlesize": TITLE,
     "axes.labelsize": 8,
     "xtick.labelsize": SIZE,
     "ytick.labelsize": SIZE,
@@ -47,11 +48,9 @@ SHADES, SIGNED_SHADES = "Blues", "PuOr_r"
 DASHED: dict[str, Any] = {"color": DARK, "linewidth": 0.8, "linestyle": (0, (4, 2))}
 DOTTED: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "linestyle": (0, (1, 1.5))}
 
-UNGROUPED = "(ungrouped)"
-"""Name for tokens outside every group; the brackets avoid a clash with the name of a group."""
 _OF_MODALITIES = {
     "emg": "#0072B2", "acc": "#E69F00", "gyro": "#009E73", "force": "#CC79A7", "mag": "#56B4E9", "imu": "#D55E00",
-    CLS: "#858c98", UNGROUPED: "#c3c8d0",
+    CLS: "#5f6570", UNGROUPED: "#c3c8d0",
 }  # fmt: skip
 _OF_OTHER_MODALITIES = ("#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#E69F00", "#0072B2")
 _OF_EDGES = {"unimodal": UNIMODAL, "cross_modal": CROSS_MODAL}
@@ -89,7 +88,7 @@ def modality_colours(names: Iterable[str]) -> dict[str, str]:
     Example:
         >>> from emg_lens.plotting import modality_colours
         >>> modality_colours(["cls", "emg", "acc"])
-        {'cls': '#858c98', 'emg': '#0072B2', 'acc': '#E69F00'}
+        {'cls': '#5f6570', 'emg': '#0072B2', 'acc': '#E69F00'}
     """
     names = list(dict.fromkeys(names))
     colours = {name: _OF_MODALITIES[name.lower()] for name in names if name.lower() in _OF_MODALITIES}

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from emg_lens.validation import ArgumentError, short
 
-Grid = Float[np.ma.MaskedArray, "row column"]
+CellGrid = Float[np.ma.MaskedArray, "row column"]
 
 
 def numbers(what: str, values: object, shape: Sequence[object]) -> np.ma.MaskedArray:
@@ -64,6 +64,7 @@ def table_of(what: str, value: object, columns: Sequence[str], numeric: Sequence
         column = pd.to_numeric(table[name], errors="coerce").to_numpy(float)
         if not np.isfinite(column).all():
             wrong = table[name].iloc[int(np.argmax(~np.isfinite(column)))]
+            wrong = wrong.item() if isinstance(wrong, np.generic) else wrong
             raise ArgumentError(
                 f"{what}: {name} is {short(wrong)} in a row; expected finite numbers; leave such rows out"
             )
@@ -72,7 +73,7 @@ def table_of(what: str, value: object, columns: Sequence[str], numeric: Sequence
 
 def grid_of(
     what: str, table: pd.DataFrame, value: str, rows: Sequence[Any], columns: Sequence[Any], ends: tuple[str, str]
-) -> Grid:
+) -> CellGrid:
     """Arrange the rows of a table as a grid; cells without a row are masked, and several rows of a cell are summed.
 
     Args:

@@ -1,4 +1,4 @@
-"""Names of layers and cuts in pictures and tables. Imports nothing heavy."""
+"""Names of layers, cuts, groups and routes in pictures and tables. Imports nothing heavy."""
 
 NULL = "†"
 """Mark of a structural null: a condition that cannot matter, whatever the model has learned."""
@@ -7,6 +7,12 @@ MODE_TITLES = {
     "from_beginning": "From the first layer on (RFB)",
     "from_end": "From the last layer back (RFE)",
 }
+UNGROUPED = "(ungrouped)"
+"""Name for tokens outside every group; the brackets avoid a clash with the name of a group."""
+EVERY, SOME, ONLY, LOWERS = "in every route", "in some routes", "in the circuit", "lowers the metric"
+"""Kinds of edges of a circuit, next to `only in route 1`, `only in route 2`, ..."""
+MOST_ROUTES = 4
+"""Up to this many routes of a circuit have their own colour."""
 CUTS_IN_WORDS = {"unimodal": "unimodal edges cut", "cross_modal": "cross-modal edges cut"}
 
 

@@ -135,19 +135,14 @@ class SweepResult:
         Returns:
             The axes, for titles and for saving: `axes.figure.savefig("sweep.svg")`.
         """
-        table = self.accuracy(y)
-        if axes is None:
-            from matplotlib.figure import Figure
+        from emg_lens.plotting import plot_bars
 
-            axes = Figure(figsize=(6.0, 0.8 + 0.22 * len(table)), layout="constrained").subplots()
-        cut = table.iloc[1:]
-        axes.barh(cut["condition"], cut["accuracy"], color="#0072B2", height=0.7)
-        baseline = float(table["accuracy"].iloc[0])
-        axes.axvline(baseline, color="#3b3f46", linestyle="--", linewidth=0.8, label=f"unmasked, {baseline:.3f}")
-        axes.invert_yaxis()
+        table = self.accuracy(y)
+        reference = ("unmasked", float(table["accuracy"].iloc[0]))
+        axes = plot_bars(
+            table.iloc[1:], name="condition", value="accuracy", label="Accuracy", reference=reference, ax=axes
+        )
         axes.set_xlim(0, 1)
-        axes.set_xlabel("Accuracy")
-        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
         return axes
 
     def accuracy(self, y: ClassLabels | None = None) -> pd.DataFrame:

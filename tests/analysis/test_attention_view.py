@@ -260,9 +260,9 @@ def test_figures_show_the_numbers_of_the_pattern():
     np.testing.assert_array_equal(np.reshape(images, view.pattern.shape), view.pattern)
     np.testing.assert_allclose(layer.axes[0].images[0].get_array(), view.pattern[1].mean(0))
     np.testing.assert_array_equal(head.axes[0].images[0].get_array(), view.pattern[1, 0])
-    assert head.axes[0].get_title() == "subject 3: layer L2, head 0"
+    assert head.axes[0].get_title("left") == "subject 3: layer L2, head 0"
     assert [t.get_text() for t in head.axes[0].get_yticklabels()] == list(LAYOUT.names)
-    assert (head.axes[0].get_ylabel(), head.axes[0].get_xlabel()) == ("dest (reads)", "src (is read)")
+    assert (head.axes[0].get_ylabel(), head.axes[0].get_xlabel()) == ("destination (reads)", "source (is read)")
 
 
 def test_difference_figures_are_centred_on_zero():

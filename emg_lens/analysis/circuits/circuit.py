@@ -13,6 +13,7 @@ from emg_lens.analysis.attribution.exact_game import ExactGame, every_subset
 from emg_lens.analysis.attribution.methods.shapley import MOST_GROUPS
 from emg_lens.analysis.attribution.question import Question
 from emg_lens.analysis.attribution.trial_metrics import margin, name_of_metric
+from emg_lens.analysis.circuits.route_edges import edges_by_route
 from emg_lens.analysis.circuits.sufficient_sets import Elements
 from emg_lens.hooks import EdgeSet, none
 from emg_lens.layout import CLS
@@ -161,6 +162,18 @@ class Circuit:
         names = tuple(self.question.groups.table["edge"].iloc[union])
         return ExactGame(names, self.question.with_kept(kept)).interactions()
 
+    def to_frame(self) -> pd.DataFrame:
+        """Tabulate the edges of all routes and the negative edges, as `plot_circuit` draws them.
+
+        Returns:
+            The columns of `table`, and `kind`: `"in the circuit"` (one route), `"in every route"`, `"only in route 1"`,
+            `"in some routes"` or `"lowers the metric"`.
+
+        Raises:
+            ArgumentError: A circuit of named groups of edges.
+        """
+        return edges_by_route(self)
+
     def plot(self, ring: str | None = None) -> "Figure":
         """Draw the circuit: layers from left to right, tokens from top to bottom.
 
@@ -168,9 +181,13 @@ class Circuit:
             ring: Name of a modality whose electrodes lie on a ring around the arm, in the order of their numbers. Its
                 edges are then drawn on the ring, one ring per layer.
         """
-        from emg_lens.analysis.circuits.drawing import draw_circuit
+        from emg_lens.plotting import plot_circuit, plot_circuit_rings
+        from emg_lens.plotting.panels import entitle
 
-        return draw_circuit(self, ring)
+        layout, n_layers = self.question.layout, self.question.target.n_layers
+        if ring is None:
+            return entitle(plot_circuit(self, layout, n_layers=n_layers), str(self))
+        return entitle(plot_circuit_rings(self, layout, ring, n_layers=n_layers)[0], str(self))
 
     def __repr__(self) -> str:
         table, sizes = self.question.groups.table, sorted({len(one) for one in self.members})
