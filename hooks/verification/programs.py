@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformer_lens.hook_points import HookPoint
 
 from emg_lens.hooks.hook_points import TORCH_ATTRIBUTES, probing
+from emg_lens.transformer_lens_imports import HookPoint
 
 
 class _Value(NamedTuple):
