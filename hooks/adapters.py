@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from emg_lens.hooks.algebra import EdgeError
 from emg_lens.hooks.attention_axes import ScoreAxes, TokenAxes
+from emg_lens.hooks.attention_calls import LocatedAttention
 from emg_lens.hooks.attention_kernel import KernelMode
-from emg_lens.hooks.attention_search import LocatedAttention, find_attention
+from emg_lens.hooks.attention_search import find_attention
 from emg_lens.hooks.hook_points import PATTERN, SCORES, needs_scores
 from emg_lens.hooks.model_inputs import Inputs, example_inputs
 from emg_lens.transformer_lens_imports import HookedRootModule, HookPoint

@@ -11,7 +11,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from emg_lens.hooks.hook_points import DeadHookError, probing
+from emg_lens.hooks.hook_points import DeadHookError, only_while_probing
 
 Sources = frozenset[str]
 """What a tensor is computed from: attention modules by their paths, and inputs of the model."""
@@ -54,10 +54,9 @@ class DataFlow(TorchDispatchMode):
         """
 
         def replace(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:  # noqa: ARG001
-            if probing.get():  # not a forward in another thread
-                self.set(output, self.of(stream_and_others(args, kwargs)[0]) | {path})
+            self.set(output, self.of(stream_and_others(args, kwargs)[0]) | {path})
 
-        handle = module.register_forward_hook(replace, with_kwargs=True)
+        handle = module.register_forward_hook(only_while_probing(replace), with_kwargs=True)
         try:
             yield
         finally:

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
+from threading import RLock
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from emg_lens.errors import EmgLensError
 from emg_lens.hooks.algebra import EdgeError
 from emg_lens.hooks.attention_kernel import EditedForward
 from emg_lens.hooks.evaluation import evaluating, without_compilation
-from emg_lens.hooks.threads import LOCK, bound_to_thread, owned_by_thread
+from emg_lens.hooks.threads import LOCK, bound_to_thread, is_of_another_thread, owned_by_thread
 from emg_lens.hooks.vmap import inside_vmap
 from emg_lens.layout import Stage, TokenLayout
 
@@ -50,8 +51,22 @@ def layer_of(place: Place) -> int:
     return place.layer if isinstance(place, StageLayer) else place
 
 
+_CHANGING = RLock()
+"""Held while a hook and what is known about it change together: a forward in another thread sees both or none."""
 probing = ContextVar("probing", default=False)
 """True while a model is probed; installed cuts are then inactive."""
+
+
+def only_while_probing(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a hook of torch that does nothing in a forward of another thread.
+
+    Torch may call it there without the keyword arguments, if it is removed meanwhile.
+    """
+
+    def hook(*given: Any) -> Any:
+        return fn(*given) if probing.get() else None
+
+    return hook
 
 
 class DeadHookError(EmgLensError, RuntimeError):
@@ -180,24 +195,22 @@ def attached_hook(point: Any, fn: Callable, *, last: bool = False, fuses: bool =
     other hook of the point, including hooks that are added later. `fuses`: see `needs_scores`.
     """
     with bound_to_thread() as in_own_thread, ExitStack() as stack:
-        with LOCK:
+        with LOCK, _CHANGING:
             point.add_hook(lambda tensor, hook: fn(tensor, hook=hook) if in_own_thread() else None, is_permanent=True)
             handle = point.fwd_hooks[-1]
-            stack.callback(_remove, point, handle)
-            moving = None
+            handles = [handle.hook]
             if last:
 
                 def move_to_end(*_: object) -> None:
                     if in_own_thread():
                         point._forward_hooks.move_to_end(handle.hook.id)
 
-                moving = point.register_forward_pre_hook(move_to_end)
-                stack.callback(moving.remove)
-            own = {handle.hook.id, *([moving.id] if moving else [])}
+                handles.append(point.register_forward_pre_hook(move_to_end))
+            own = {one.id for one in handles}
             stack.enter_context(owned_by_thread(own))
+            stack.callback(_remove, point, handle, handles)
             if fuses:
                 point.fusing = getattr(point, "fusing", frozenset()) | own
-                stack.callback(_no_longer_fusing, point, own)
         yield
 
 
@@ -226,19 +239,16 @@ def recording(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tens
         yield kept
 
 
-def _remove(point: Any, handle: Any) -> None:
-    with LOCK:
-        handle.hook.remove()
+def _remove(point: Any, handle: Any, handles: list[Any]) -> None:
+    with LOCK, _CHANGING:
+        for one in handles:
+            one.remove()
         point.fwd_hooks = [kept for kept in point.fwd_hooks if kept is not handle]
-
-
-def _no_longer_fusing(point: Any, own: set[int]) -> None:
-    with LOCK:
-        point.fusing = point.fusing - own
+        point.fusing = getattr(point, "fusing", frozenset()) - {one.id for one in handles}
 
 
 def needs_scores(attention: nn.Module) -> bool:
-    """Return whether a hook of an attention module needs its scores or its pattern as tensors.
+    """Return whether a hook of an attention module needs its scores or its pattern as tensors, in this thread.
 
     The hooks of `cutting` do not: in evaluation mode it gives its mask to torch's fused attention instead.
     """
@@ -246,8 +256,10 @@ def needs_scores(attention: nn.Module) -> bool:
         point: Any = getattr(attention, name)
         hooks = (point._forward_hooks, point._forward_pre_hooks, point._backward_hooks, point._backward_pre_hooks)
         if any(hooks):
-            fusing = () if attention.training else getattr(point, "fusing", ())
-            if any(key not in fusing for kind in hooks for key in kind):
+            with _CHANGING:
+                keys, fusing = [key for kind in hooks for key in kind], getattr(point, "fusing", ())
+                keys = [key for key in keys if not is_of_another_thread(key)]
+            if any(attention.training or key not in fusing for key in keys):
                 return True
     return False
 

@@ -47,8 +47,8 @@ def owned_by_thread(hooks: Iterable[int]) -> Iterator[None]:
 
 def is_of_another_thread(hook: int) -> bool:
     """Whether a hook (torch's number) acts only in another thread."""
-    own = threading.get_ident()
-    return _owners.get(hook, own) != own
+    owner = _owners.get(hook)
+    return owner is not None and not _runs_for(owner)
 
 
 def _runs_for(own: int) -> bool:

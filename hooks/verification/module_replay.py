@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from emg_lens.hooks.attention_axes import token_axes_of
-from emg_lens.hooks.hook_points import probing
+from emg_lens.hooks.hook_points import only_while_probing
 
 FROM_ANOTHER_STACK = ("key_value_states", "encoder_hidden_states", "key_input", "value_input", "key", "value")
 """Arguments of cross attention with the tokens that it reads."""
@@ -62,17 +62,18 @@ class Replay:
         """Record arguments and output of the first call inside the context."""
 
         def keep_arguments(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:  # noqa: ARG001
-            if not self._sources and probing.get():
+            if not self._sources:
                 self.args, self.kwargs = _copied(args), _copied(kwargs)
                 self._find_tokens()
 
         def keep_output(module: nn.Module, args: tuple, result: Any) -> None:  # noqa: ARG001
-            if self.output is None and probing.get():
+            if self.output is None:
                 self.output = _copied(output_of(result))
 
         with ExitStack() as stack:
-            stack.callback(self.module.register_forward_pre_hook(keep_arguments, with_kwargs=True).remove)
-            stack.callback(self.module.register_forward_hook(keep_output).remove)
+            before, after = only_while_probing(keep_arguments), only_while_probing(keep_output)
+            stack.callback(self.module.register_forward_pre_hook(before, with_kwargs=True).remove)
+            stack.callback(self.module.register_forward_hook(after).remove)
             yield
 
     @property

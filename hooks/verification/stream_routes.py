@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emg_lens.hooks.fused_attention import FusedCall, as_bias
-from emg_lens.hooks.hook_points import probing
+from emg_lens.hooks.hook_points import only_while_probing
 from emg_lens.hooks.model_inputs import Inputs, call
 from emg_lens.hooks.verification.influence import largest_change
 from emg_lens.hooks.verification.installed_point import installed
@@ -168,13 +168,11 @@ class _Run:
             for path, module in modules.items():
                 open_calls: list[int] = []
                 enter, leave = partial(self._enter, path, open_calls), partial(self._leave, path, open_calls)
-                stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
-                stack.callback(module.register_forward_hook(leave).remove)
+                stack.callback(module.register_forward_pre_hook(only_while_probing(enter), with_kwargs=True).remove)
+                stack.callback(module.register_forward_hook(only_while_probing(leave)).remove)
             yield
 
     def _enter(self, path: str, open_calls: list[int], module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:  # noqa: ARG002
-        if not probing.get():
-            return None
         args, kwargs = list(args), dict(kwargs)  # pyright: ignore
         for holder, key in [*((args, i) for i in range(len(args))), *((kwargs, name) for name in kwargs)]:
             if key not in FROM_ANOTHER_STACK:
@@ -186,7 +184,7 @@ class _Run:
         return tuple(args), kwargs
 
     def _leave(self, path: str, open_calls: list[int], module: nn.Module, args: tuple, output: Any) -> Any:  # noqa: ARG002
-        if not probing.get() or not open_calls:
+        if not open_calls:
             return None
         output = self._changed(path, output)
         self.outputs[path, open_calls.pop()] = self._vectors(output_of(output))

@@ -1,5 +1,6 @@
 """A context belongs to the thread that entered it; forwards in other threads are not affected."""
 
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +10,7 @@ from torch import nn
 from toy import Toy, hooks_left
 
 from emg_lens.hooks import DeadHookError, EdgeError, Replace, adapt, cross_modal, cut, cutting, unimodal
+from emg_lens.hooks.hook_points import attached_hook, needs_scores, only_while_probing, probing
 from emg_lens.hooks.threads import bound_to_thread
 from emg_lens.layout import TokenLayout
 
@@ -128,3 +130,41 @@ def test_a_recomputed_layer_of_an_unknown_context_is_refused(monkeypatch):
 
         with pytest.raises(EdgeError, match="two threads have open contexts"):
             together(second_context)
+
+
+def test_a_hook_that_is_removed_while_another_thread_runs_the_model_does_nothing_there():
+    """Torch then calls it without the keyword arguments."""
+    read = []
+    hook = only_while_probing(lambda module, args, kwargs: read.append(kwargs))
+    assert hook(nn.Identity(), ()) is None and not read
+    token = probing.set(True)
+    hook(nn.Identity(), (), {"a": 1})
+    probing.reset(token)
+    assert read == [{"a": 1}]
+
+
+def test_hooks_of_another_thread_do_not_choose_the_path_of_attention():
+    attention = encoder().original_model.layers[0].self_attn
+    inside, outside = threading.Event(), threading.Event()
+
+    def other():
+        with attached_hook(attention.hook_pattern, lambda pattern, hook: pattern):
+            inside.set()
+            outside.wait(60)
+            return needs_scores(attention)
+
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(other)
+        inside.wait(60)
+        here = needs_scores(attention)
+        outside.set()
+    assert job.result() and not here
+
+
+@pytest.fixture(autouse=True)
+def _short_turns():
+    """Let threads change often, so that they meet in the middle of a change."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
