@@ -12,7 +12,7 @@ LAYOUT = TokenLayout.channels({"emg": 4, "acc": 3})
 PATCHES = TokenLayout.patches({"emg": 2, "acc": 1}, 3)
 MASK = torch.zeros(2, 2, 8, 8, dtype=torch.bool)
 SELECTIONS = (None, 0, [0, 1], (0,), -1, range(2), slice(0, 1), np.array([0]), torch.tensor([1]))
-NOT_SIZE = (0, -1, 2.5, "2", None, math.nan)
+NOT_SIZE = (-1, 2.5, "2", None, math.nan)
 NOT_LAG = (2.5, "x", None, math.nan, True, [])
 
 CALLS = {
