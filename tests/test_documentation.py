@@ -152,6 +152,12 @@ def test_generated_pages_are_current():
     assert done.returncode == 0, done.stderr
 
 
+def test_every_extra_is_explained():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    explained = (ROOT / "docs/install.md").read_text(encoding="utf-8").partition("## Extras")[2]
+    assert not [name for name in extras if f"`{name}`" not in explained]
+
+
 def navigation() -> list[str]:
     """Pages in the order of the site's navigation."""
     trees = re.findall(r"^```{toctree}\n(.*?)^```", (ROOT / "docs/index.md").read_text(encoding="utf-8"), re.M | re.S)
