@@ -15,7 +15,8 @@ def licence_line(data: str | Path | None) -> str:
         data: Folder or file of the data set; None for simulated recordings.
 
     Returns:
-        The line without markup, at most 300 letters; empty if no file names a licence.
+        The line from the sentence about the licence on, without markup and the label "Licence:", at most 300 letters;
+        empty if no file names a licence.
 
     Example:
         >>> import tempfile
@@ -23,7 +24,7 @@ def licence_line(data: str | Path | None) -> str:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = (Path(folder) / "README.md").write_text("**Licence:** CC BY 4.0\n")
         ...     licence_line(folder)
-        'Licence: CC BY 4.0'
+        'CC BY 4.0'
     """
     if data is None:
         return ""
@@ -42,7 +43,10 @@ def licence_line(data: str | Path | None) -> str:
 
 
 def _plain(line: str) -> str:
-    """Remove Markdown marks at the beginning of a line and around words, and shorten the line."""
+    """Shorten a line to the sentence about the licence and what follows, without Markdown marks."""
     text = " ".join(re.sub(r"^[\s#>*|-]+|\*\*|`", "", line).split())
+    sentences = re.split(r"(?<=\.) ", text)
+    first = next((k for k, one in enumerate(sentences) if re.search(r"licen[cs]", one, re.IGNORECASE)), 0)
+    text = re.sub(r"^licen[cs]e: *", "", " ".join(sentences[first:]), flags=re.IGNORECASE) or text
     text = "".join(letter for letter in text if letter.isprintable())
     return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}..."

@@ -10,8 +10,9 @@ from emg_lens.data.licence import MOST_LETTERS, licence_line
     [
         ({}, ""),
         ({"README.md": "# Data\nNo word about terms.\n"}, ""),
-        ({"README.md": "# Data\n- **License**: CC BY 4.0 (see `LICENSE`)\n"}, "License: CC BY 4.0 (see LICENSE)"),
-        ({"readme.txt": "Licence: none stated.\n", "LICENSE": "MIT License\n\nCopyright"}, "Licence: none stated."),
+        ({"README.md": "# Data\n- **License**: CC BY 4.0 (see `LICENSE`)\n"}, "CC BY 4.0 (see LICENSE)"),
+        ({"readme.txt": "Licence: none stated.\n", "LICENSE": "MIT License\n\nCopyright"}, "none stated."),
+        ({"README.md": "Cite: Lo et al. (2018). Licence: not stated. Ask us."}, "not stated. Ask us."),
         ({"LICENSE.txt": "\nMIT License\n\nCopyright"}, "MIT License"),
         ({"README.md": "licensed " + "x" * 5000}, "licensed " + "x" * (MOST_LETTERS - 9) + "..."),
         ({"notes.md": "License: MIT"}, ""),

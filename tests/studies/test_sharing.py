@@ -12,7 +12,7 @@ import torch
 import yaml
 from huggingface_hub import ModelCard
 from test_cli import write_db5, write_spec
-from tiny import TINY
+from tiny import NO_CONDITIONS, TINY
 from typer.testing import CliRunner
 
 from emg_lens.cli import app
@@ -194,7 +194,7 @@ def test_every_model_has_a_card_that_the_hub_reads_and_its_code_runs(simulated, 
 def test_a_card_names_licence_warning_chance_and_reference(real, tmp_path):
     card = (real.folders[0] / MODEL_CARD).read_text()
     for text in (
-        "Licence of the recordings: Licence: CC BY-ND 4.0",
+        "Licence of the recordings: CC BY-ND 4.0",
         "ninapro-db5",
         "chance 0.333",
         "Test subjects: S1",
@@ -214,3 +214,14 @@ def test_an_archive_without_weights_has_cards_that_say_so_and_may_be_edited(arch
     path.write_text("my own words")
     StudyResult.load(folder).write()
     assert path.read_text() == card
+
+
+def test_views_of_saved_values_need_neither_recordings_nor_weights(tmp_path):
+    content = yaml.safe_load(TINY) | {"conditions": NO_CONDITIONS, "views": ["embedding"]}
+    content["cohort"]["options"]["simulation"]["n_subjects"] = 1
+    run = Study.parse(yaml.safe_dump(content)).run(out=tmp_path / "runs", jobs=1)
+    there = unpack_run(share_run(run.folder, tmp_path / "a.zip"), tmp_path / "b")
+    figures = {path.name: path.read_bytes() for path in run.folder.glob("figures/*.svg")}
+    assert figures and {path.name: path.read_bytes() for path in there.glob("figures/*.svg")} == figures
+    assert list(there.glob("readouts/*.safetensors")) and not list(there.rglob("model.safetensors"))
+    assert not list(tmp_path.glob(".share-*"))
