@@ -6,6 +6,8 @@ Read from the syntax trees alone, so imports inside functions and under TYPE_CHE
 import ast
 import re
 import runpy
+import sys
+import tomllib
 from collections import defaultdict
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -270,6 +272,31 @@ def test_every_link_between_pages_leads_somewhere():
     for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
         for link in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text()):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_every_library_that_is_imported_is_declared_and_the_other_way_round():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    for_users = [line for extra in ("deploy", "mne", "speech") for line in extras[extra]]
+    needed, optional = ({_distribution(line) for line in lines} for lines in (project["dependencies"], for_users))
+    imported = {
+        _distribution(MODULE_OF.get(top, top))
+        for module in MODULES
+        for node in ast.walk(tree(MODULES[module]))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([one.name for one in node.names] if isinstance(node, ast.Import) else [node.module or ""])
+        if (top := name.partition(".")[0]) not in {*sys.stdlib_module_names, "emg_lens", ""}
+    }
+    assert imported <= needed | optional
+    assert needed <= imported
+
+
+MODULE_OF = {"sklearn": "scikit-learn", "yaml": "pyyaml", "flashlight": "flashlight-text", "pydantic_core": "pydantic"}
+"""Module -> its distribution, or the one that brings it with a fixed version."""
+
+
+def _distribution(requirement: str) -> str:
+    return re.match(r"[\w.-]+", requirement)[0].lower().replace("_", "-")
 
 
 @pytest.fixture
