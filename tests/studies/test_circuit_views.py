@@ -201,6 +201,8 @@ def test_two_searches_in_one_model_are_compared(circuits):
     second = np.where(is_edge, rng.random(len(table)) < 0.3, np.nan)
     again = replace(circuits, analyses={"circuit": table.assign(in_second_circuit=second)})
     shown = layout_similarity(again).set_index("Circuits of").loc["two searches in one model"]
+    assert any(note.startswith("Two searches in one model") for note in layout_similarity(again).attrs["notes"])
+    assert any("needs 128 training trials" in note for note in layout_similarity(circuits).attrs["notes"])
     edges = table.assign(second=second)[is_edge]
     expected = [
         jaccard_score(one["in_circuit"].astype(bool), one["second"].astype(bool)) for _, one in edges.groupby("fit")

@@ -152,7 +152,10 @@ def layout_similarity(cell: Cell) -> pd.DataFrame | None:
         " comparison also matches the number of edges to CLS. The brackets contain 95 % of simulated means.",
         "Two searches in one model use disjoint sets of training trials. Circuits of two subjects can hardly be"
         " more alike than these. If the two searches overlap little, the index says little about whether"
-        " subjects differ.",
+        " subjects differ."
+        if SEARCHES in both
+        else "A second search in the same model needs 128 training trials, and no model has as many. So it is not known"
+        " how similar the circuits of one model are, and the index says little about whether subjects differ.",
     ]
     return table if len(rows) else None
 
