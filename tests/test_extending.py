@@ -15,6 +15,7 @@ import pytest
 from emg_lens.data.preprocessing import Recipe, preprocess
 from emg_lens.data.sources.simulated.simulation import Simulation, simulate
 
+CUTS = [(mode, layer) for mode in ("individual", "from_end") for layer in (1, 2)]
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
 BLOCKS = dict(re.findall(r"^```\w+\n# (\S+)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL))
 """File name -> content, of every block that begins with a file's name."""
@@ -77,7 +78,7 @@ def test_the_page_has_a_file_for_every_entry_point_and_no_other():
     points = tomllib.loads(BLOCKS["pyproject.toml"])["project"]["entry-points"]
     files = {place.split(":")[0].replace(".", "/") + ".py" for group in points.values() for place in group.values()}
     assert files == {name for name in BLOCKS if name.endswith(".py")}
-    assert len(files) == 11 and len(points) == 10
+    assert len(files) == 12 and len(points) == 10
 
 
 @pytest.mark.parametrize("name", [name for name in BLOCKS if name.endswith(".py")])
@@ -226,6 +227,35 @@ found["flops"] = [int(costs["flops"]), int(costs["flops_formula"])]
     )
     assert found["executor"] == "folded" and found["reason"] is None and found["error"] < 1e-5
     assert found["flops"][0] == found["flops"][1] > 0
+
+
+def test_a_study_cuts_the_attention_of_a_plain_torch_encoder(lab, recordings, tmp_path):
+    command = ("-m", "emg_lens", "run", str(lab / "attention.yaml"), "--data", str(recordings), "--jobs", "1")
+    run(lab, *command, "--out", str(tmp_path), cwd=tmp_path)
+    (folder,) = (path.parent for path in tmp_path.glob("my-encoder/*/spec.yaml"))
+    scores = pd.read_csv(folder / "scores.csv")
+    cuts = {f"{kind}/{mode}/L{layer}" for kind in ("unimodal", "cross_modal") for mode, layer in CUTS}
+    assert {"baseline", "EMG removed", *cuts} <= set(scores["condition"])
+    mean = scores.groupby("condition")["accuracy"].mean()
+    assert mean["baseline"] > 0.4 and mean[[*cuts]].nunique() > 1  # chance is 0.25
+    (saved, *_) = sorted(folder.rglob("model.safetensors"))
+    found = python(
+        lab,
+        f"""
+from my_lab.torch_encoder import TorchEncoder
+from emg_lens import cross_modal, cutting
+model = TorchEncoder.from_pretrained({str(saved.parent)!r})
+x = model.example_input(4)
+with cutting(model, cross_modal()) as report:
+    cut = model(x)
+found.update(layers=len(report.layers), left=max(one.attention_left for one in report.layers))
+mask = cross_modal().mask(model.layout, 2, 4)[0, 0]
+net = model.adapted.original_model
+masked = net.encoder(__import__("torch").cat([net.cls.expand(4, 1, -1), net.embed(x)], 1), mask)
+found["error"] = float((net.head(masked[:, 0]) - cut).abs().max())
+""",
+    )
+    assert found["layers"] == 2 and found["left"] == 0 and found["error"] < 1e-5
 
 
 def test_the_intervention_is_read_from_a_study_file_s_key_and_does_what_it_says(lab):

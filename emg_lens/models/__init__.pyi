@@ -17,6 +17,7 @@ from .tinymyo.sequence import (
     TinyMyoSpeech,
     TinyMyoSpeechConfig,
 )
+from .torch_modules import TorchModel
 
 __all__ = [
     "Architecture",
@@ -41,6 +42,7 @@ __all__ = [
     "TinyMyoGesturesConfig",
     "TinyMyoSpeech",
     "TinyMyoSpeechConfig",
+    "TorchModel",
     "architecture",
     "architecture_names",
     "build_model",

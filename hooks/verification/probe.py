@@ -111,7 +111,7 @@ def find_intervention_point(
         stack: For an encoder-decoder: which attention.
         hooks_only: Whether only plain TransformerLens hooks are allowed: scores, otherwise the pattern.
     """
-    adapted = model if isinstance(model, AdaptedModel) else None
+    adapted = adapted_in(model)
     if adapted is not None:
         adapted.check_layers()
     paths = attention_paths(model, stack)
@@ -140,6 +140,12 @@ def find_intervention_point(
     n_heads: Any = model.cfg.n_heads  # pyright: ignore
     n_layers = count_layers(model, paths)
     return InterventionPoint(name, strict, paths, n_layers, n_heads, facts, routes, known.outside)
+
+
+def adapted_in(model: nn.Module) -> AdaptedModel | None:
+    """Return the model if it is adapted, or the adapted model that it holds as `adapted`."""
+    inner = getattr(model, "adapted", model)
+    return inner if isinstance(inner, AdaptedModel) else None
 
 
 def _shapes(inputs: Inputs | None) -> tuple:
@@ -189,7 +195,7 @@ def _examine(
     In an adapted model, a search for routes outside the attention follows if all `wanted` layers can be cut. A layer
     that it has reached is not tested again.
     """
-    adapted = model if isinstance(model, AdaptedModel) else None
+    adapted = adapted_in(model)
     layers = {layer: replays[at_path(model, path)] for layer, path in paths.items()}
     blocks = {} if adapted else {layer: BlockRoutes(model, replay) for layer, replay in layers.items()}
     programs = _record(
@@ -247,9 +253,10 @@ def _are_alike(programs: Programs, *layers: tuple[Replay, BlockRoutes | None]) -
 
 def _replays(model: nn.Module, paths: Iterable[str], cross: bool) -> dict[nn.Module, Replay]:
     """Return the attention of the given layers, in an adapted model of all layers, by its module."""
-    if not isinstance(model, AdaptedModel):
+    adapted = adapted_in(model)
+    if adapted is None:
         return {module: Replay(module, cross) for module in (at_path(model, path) for path in paths)}
-    modules = {name: model.original_model.get_submodule(path) for name, path in model.attention.items()}
+    modules = {name: adapted.original_model.get_submodule(path) for name, path in adapted.attention.items()}
     return {module: Replay(module, name.endswith(".cross_attn")) for name, module in modules.items()}
 
 

@@ -18,9 +18,9 @@ class ShiftAnalysis(FitAnalysis):
     """`activation_shift` under the cuts of all layers, single conditions, the controls, and one random cut of each."""
 
     def run(self, model: Any, batch: Batch, conditions: Sequence[Condition]) -> pd.DataFrame:
-        """Return the columns of `activation_shift`; no rows for a model without attention layers."""
+        """Return the columns of `activation_shift`; no rows for a model without hook points of a residual stream."""
         n_layers = model.cfg.n_layers
-        if not n_layers:
+        if not any(name.endswith(".hook_resid_post") for name in model.hook_dict):
             return pd.DataFrame(columns=[*COLUMNS])
         planned = [c for c in conditions if not is_random_cut(c)]
         equal_to = audit(model, planned).set_index("condition")["equivalent_to"]
