@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from emg_lens.data.discovery.words import axes_of, role_of, sensor_of
+from emg_lens.data.discovery.words import axes_of, is_ignored, role_of, sensor_of
 
 MOST_CLASSES = 120
 SHORTEST_RUN = 10
@@ -60,6 +60,8 @@ def find_columns(values: Sequence[np.ndarray], names: Sequence[str], default: st
         found[other.number - 1] = replace(other, role="counter")
     labels = [column for column in found if column.role == "label"]
     best = next((column for column in labels if column.sure), labels[-1] if labels else None)
+    if any(column.sensor == "emg" and column.sure for column in found):  # others are no EMG
+        found = [replace(c, role="text") if c.role == "signal" and not c.sure else c for c in found]
     return [replace(c, role="text") if c.role == "label" and c is not best else c for c in found]
 
 
@@ -74,6 +76,8 @@ def _found(number: int, values: np.ndarray, name: str, axis: str | None, default
         return FoundColumn(number, name, known or guessed, "", known is not None, values)
     if axis is not None:
         return FoundColumn(number, name, "signal", axis, True, values)
+    if name and is_ignored(name) and not sensor:
+        return FoundColumn(number, name, "counter", "", True, values)
     if role in EVENT_ROLES and not sensor:
         return FoundColumn(number, name, role or "", "", True, values)
     if (rate := rate_of_times(values, name)) is not None and (role == "time" or not sensor):

@@ -82,6 +82,8 @@ def table_content(path: Path, form: TextForm, default: str | None) -> FileConten
         values = [numbers_or_texts(table.iloc[:, i], form.decimal) for i in range(table.shape[1])]
         columns = find_columns(values, names, default)
         signals, unused = _signals_of(columns, names)
+        if form.rate is not None:
+            signals = [replace(s, fs=form.rate, source="the lines above the table") for s in signals]
         return FileContent(signals, _sources_of(columns, names), len(table), options, unused)
     kinds = table.iloc[:, form.kind_column - 1].str.strip()
     signals, unused = [], []

@@ -15,6 +15,8 @@ from emg_lens.data.text import SPACES, read_bytes, read_cells
 LINES = 2000
 """Lines that are looked at."""
 MOST_KINDS = 8
+RATE = re.compile(r"sampl\w*[ _-]*(?:rate|freq\w*)\D{0,20}?(\d+(?:\.\d+)?)\s*(k?)", re.IGNORECASE)
+"""A line that states the sampling rate."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class TextForm:
         skip_lines: Lines before it.
         kind_column: Number from 1 of the column that says which sensor a row belongs to; 0 = none.
         width: Columns of the longest row.
+        rate: Sampling rate (Hz) that the lines above the table state.
     """
 
     separator: str
@@ -36,6 +39,7 @@ class TextForm:
     skip_lines: int
     kind_column: int
     width: int
+    rate: float | None = None
 
 
 def text_form(path: Path) -> TextForm | None:
@@ -55,8 +59,16 @@ def text_form(path: Path) -> TextForm | None:
     above = next((i for i in range(first - 1, -1, -1) if any(cell.strip() for cell in rows[i])), -1)
     header = above >= 0 and len(rows[above]) == len(rows[first]) and not _mostly_numbers(rows[above], decimal)
     body = [row for row in rows[first:] if any(row)]
+    stated = RATE.search(" ".join(lines[:first]))
+    rate = float(stated[1]) * (1000 if stated[2].lower() == "k" else 1) if stated else None
     return TextForm(
-        separator, decimal, header, above if header else first, 0 if header else _kind_column(body), max(map(len, body))
+        separator,
+        decimal,
+        header,
+        above if header else first,
+        0 if header else _kind_column(body),
+        max(map(len, body)),
+        rate,
     )
 
 

@@ -40,6 +40,11 @@ ROLES = {
 }
 IN_NAMES = {"label": "g m c e a l k", "repetition": "t n try", "session": "set"}
 """Letters that only names of files use."""
+IGNORED = (
+    "index counter frame frames sample samples packet battery temp temperature trigger triggers marker markers sync"
+    " status unnamed row rows nseq age height weight hr heartrate checksum digital unix"
+)
+"""Columns that are no channels of a sensor."""
 RATES = "fs sfreq srate samplingrate samplingfrequency samplerate frequency freq rate hz"
 PREFERRED = ("restimulus", "rerepetition")
 """Variables that stand for another with a shorter name: NinaPro's corrected labels."""
@@ -80,6 +85,11 @@ def role_of(name: str, of_file: bool = False) -> str | None:
     if {*words, "".join(words)} & {*RATES.split()}:
         return "rate"
     return next((known[word] for word in ("".join(words), *words) if word in known), None)
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a column's name says that it is no channel of a sensor."""
+    return bool({*IGNORED.split()} & {*words_of(name)})
 
 
 def are_gestures(values: Iterable[str]) -> bool:

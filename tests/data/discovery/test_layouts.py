@@ -311,3 +311,65 @@ def test_annotations_of_a_file_that_mne_reads(tmp_path, emg):
     recording = next(load_dataset("folder", tmp_path))
     np.testing.assert_allclose(recording.trials["start"], np.arange(9))
     assert check(tmp_path).n_train
+
+
+def test_a_logger_with_lines_above_the_table_and_columns_that_are_no_channels(tmp_path, emg):
+    head = '# Logger 2.1\n# {"device": "x", "sampling rate": 500, "channels": 4}\n# EndOfHeader\n'
+    for gesture, repetition in product(range(3), (1, 2, 3)):
+        samples = emg(gesture, fs=500, seed=repetition)
+        rows = np.column_stack([np.arange(len(samples)) % 16, np.zeros(len(samples)), samples])
+        text = "\n".join("\t".join(f"{v:g}" for v in row) for row in rows)
+        names = "nSeq\tDigital\tEMG_A1\tEMG_A2\tEMG_A3\tEMG_A4\n"
+        (tmp_path / f"{NAMES[gesture]}-{repetition}.txt").write_text(head + names + text)
+    output, description, _ = new(tmp_path)
+    assert description["fs"] == 500 and description["skip_lines"] == 3
+    assert description["signals"] == {"emg": {"columns": ["EMG_A1", "EMG_A2", "EMG_A3", "EMG_A4"]}}
+    assert "not used: nSeq, Digital" in output and check(tmp_path).n_train
+
+
+def test_numbers_alone_in_the_names_and_scalars_inside(tmp_path, emg):
+    for subject, gesture, repetition in product((1, 2), (1, 2, 3), (1, 2, 3)):
+        content = {"data": emg(gesture - 1, channels=6), "gesture": gesture, "subject": subject}
+        savemat(tmp_path / f"{subject:03d}-{gesture:03d}-{repetition:03d}.mat", content)
+    _, description, study = new(tmp_path, "--fs", "1000")
+    assert description["files"].startswith("{subject}-") and description["signals"] == {"emg": {"key": "data"}}
+    recordings = list(load_dataset("folder", tmp_path))
+    assert {(r.subject, int(r.label[0]), int(r.repetition[0])) for r in recordings} == {
+        *product(("001", "002"), (1, 2, 3), (1, 2, 3))
+    }
+    assert check(tmp_path).n_train
+
+
+@pytest.mark.parametrize(
+    "content, options, message",
+    [
+        ({}, (), "has no file with samples of sensors; expected .csv"),
+        ({"notes.txt": "hello\nworld\n"}, (), "has no file with samples of sensors"),
+        (
+            {"a.csv": "emg1,emg2\n" + "1,2\n3,1\n" * 40},
+            ("--fs", "0.2"),
+            "one sample every 5 s; write Hz: 200 for 0.2 kHz",
+        ),
+        ({"a.csv": "emg1,emg2\n" + "1,2\n3,1\n" * 40}, ("--fs", "200"), "1 gesture and no force, angles or glove"),
+        ({"study.yaml": "name: x\n"}, (), "study.yaml exists; give another --out, or --force"),
+    ],
+)
+def test_what_cannot_be_described_is_an_error_of_one_line(tmp_path, content, options, message):
+    for name, text in content.items():
+        (tmp_path / name).write_text(text)
+    result = CliRunner().invoke(app, ["new", "--data", str(tmp_path), *options])
+    assert result.exit_code == 1 and message in str(result.exception) and "\n" not in str(result.exception)
+    assert not (tmp_path / "study.yaml").exists() or content == {"study.yaml": "name: x\n"}
+
+
+def test_a_corrected_description_is_used_and_kept(tmp_path, emg):
+    for gesture, repetition in product(range(3), (1, 2, 3)):
+        np.save(tmp_path / f"{NAMES[gesture]}_{repetition}.npy", emg(gesture))
+    new(tmp_path, "--fs", "1000")
+    file = tmp_path / "dataset.yaml"
+    file.write_text(file.read_text().replace("fist: fist", "fist: closed fist"))
+    (tmp_path / "study.yaml").unlink()
+    output, description, _ = new(tmp_path)
+    assert "exists and is used" in output and description["label"]["classes"]["fist"] == "closed fist"
+    output, description, _ = new(tmp_path, "--force", "--fs", "1000")
+    assert description["label"]["classes"]["fist"] == "fist"
