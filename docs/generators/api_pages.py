@@ -6,10 +6,15 @@ page of `emg_lens` links to it. The pages are written when the site is built; th
 
 import inspect
 import re
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+
+from sphinx.pycode import ModuleAnalyzer
+
+from emg_lens.registry import Registry
 
 TOP = "emg_lens"
 FOLDERS = {"hooks": f"{TOP}.hooks", "studies": f"{TOP}.studies", "emg_lens": TOP}
@@ -44,14 +49,34 @@ def described_names(package: str, others: set[int]) -> Iterator[tuple[str, objec
             yield name, value
 
 
+def is_documented(value: object) -> bool:
+    """Whether a name is a class or a function, which have docstrings of their own."""
+    return inspect.isclass(value) or inspect.isroutine(value)
+
+
+def comment_of(name: str, value: object) -> str:
+    """Return the text in quotes below the line that defines a value; empty without one."""
+    for module in [one for key, one in sys.modules.items() if key.startswith(f"{TOP}.")]:
+        if vars(module).get(name) is value:
+            docs = ModuleAnalyzer.for_module(module.__name__).find_attr_docs()
+            if ("", name) in docs:
+                return " ".join(docs["", name]).strip()
+    return ""
+
+
 def entry(package: str, name: str, value: object, uses: list[str]) -> str:
     """Return the lines that describe a name."""
     if inspect.isclass(value):
-        lines = f".. autoclass:: {package}.{name}\n   :members:\n   :show-inheritance:\n"
-    elif callable(value) and hasattr(value, "__name__"):
+        bases = "   :show-inheritance:\n" if value.__bases__ != (object,) else ""
+        lines = f".. autoclass:: {package}.{name}\n   :members:\n{bases}"
+    elif is_documented(value):
         lines = f".. autofunction:: {package}.{name}\n"
+    elif isinstance(value, Registry):
+        known = ", ".join(f"``{one}``" for one in sorted(value.names()))
+        text = f"Each registered {value.kind}, by name: {known}. Entry points: ``{value.group}``."
+        lines = f".. py:data:: {package}.{name}\n\n   {text}\n"
     else:
-        lines = f".. autodata:: {package}.{name}\n   :no-value:\n"
+        lines = f".. py:data:: {package}.{name}\n\n   {comment_of(name, value) or f'``{value!r}``'}\n"
     links = ", ".join(f":doc:`/{page}`" for page in uses)
     return lines + (f"\n   Used in: {links}.\n" if links else "")
 
@@ -61,7 +86,7 @@ def page_of(package: str, names: dict[str, object], elsewhere: list[str], uses: 
     module = import_module(package)
     title = f"``{package}``"
     parts = [title, "=" * len(title), "", inspect.cleandoc(module.__doc__ or ""), ""]
-    table = [*(f"{package}.{name}" for name in names), *elsewhere]
+    table = [*(f"{package}.{name}" for name, value in names.items() if is_documented(value)), *elsewhere]
     parts += [".. autosummary::", "   :nosignatures:", "", *(f"   ~{name}" for name in sorted(table)), ""]
     parts += [entry(package, name, value, uses.get(name, [])) for name, value in names.items()]
     return "\n".join(parts) + "\n"
