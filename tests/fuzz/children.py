@@ -58,7 +58,7 @@ def run_cases(
         seed: Seed of all random numbers.
         scratch: Folder for the cases' files.
         at_once: Number of children at a time.
-        until: Value of `time.monotonic()` after which no case is started.
+        until: Value of `time.monotonic()` after which no case is started; those that run are completed.
     """
     waiting = deque(
         (target, made, cases[first : first + CASES_A_CHILD])
@@ -69,14 +69,23 @@ def run_cases(
     prepared = {target.name: made for target, made, _ in work}
     selector, children = selectors.DefaultSelector(), []
     try:
-        while (waiting or children) and time.monotonic() < until:
+        while waiting or children:
+            over = time.monotonic() >= until
+            if over:
+                waiting.clear()
             while waiting and len(children) < at_once:
                 children.append(_start(*waiting.popleft(), seed, scratch))
                 selector.register(children[-1].pipe, selectors.EVENT_READ)
             selector.select(0.2)
             for child in list(children):
                 ended, status = os.waitpid(child.pid, os.WNOHANG)
+                n_cases = len(child.cases)
                 yield from _arrived(child)
+                if over and not ended and (child.current is None or len(child.cases) < n_cases):
+                    child.cases.clear()
+                    child.current = None
+                    os.kill(child.pid, signal.SIGKILL)
+                    ended, status = os.waitpid(child.pid, 0)
                 if ended:
                     children.remove(child)
                     selector.unregister(child.pipe)
@@ -86,7 +95,7 @@ def run_cases(
                         yield child.target.name, child.cases.popleft(), _early_end(child, status), took
                     elif child.cases:
                         raise RuntimeError(f"a child of {child.target.name} ended between two cases: status {status}")
-                    if child.cases:
+                    if child.cases and not over:
                         waiting.appendleft((child.target, prepared[child.target.name], list(child.cases)))
                 elif _is_late(child):
                     child.is_late = True

@@ -18,7 +18,8 @@ GROUPS = {
     "runs": ("run-folder", "names"),
     "calls": ("calls", "examples"),
     "surroundings": ("links", "permissions", "sparse", "versions"),
-    "processes": ("plug-ins", "ranks"),
+    "processes": ("plug-ins",),
+    "two ranks": ("ranks",),  # one or two cases
     "commands": ("commands",),
 }
 CASES, SECONDS = 200, 12
