@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from emg_lens.data.recording import DataError
 from emg_lens.data.trials import TrialSet
-from emg_lens.validation import SpecModel
+from emg_lens.validation import SpecModel, checked
 
 LEAVE_OUT = "leave out its label (cohort: labels) or the subject (cohort: subjects); of finished trials, those trials"
 """Advice for a class that occurs only in the training set or only in the test set of a fold."""
@@ -78,6 +78,7 @@ class Fold:
     split: Split
     block: int = 0
 
+    @checked
     def divide(self, trials: TrialSet) -> tuple[TrialSet, TrialSet]:
         """Return the training and the test trials of this fold, in their present order.
 
@@ -102,6 +103,7 @@ class Fold:
         notes = tuple(f"fold {self.name}: {note}" for note in notes)
         return replace(train, notes=(*train.notes, *notes)), replace(test, notes=(*test.notes, *notes))
 
+    @checked
     def validation(self, trials: TrialSet) -> TrialSet | None:
         """Return the validation trials, which choose the best epoch; `None` = the split has no validation set."""
         mask = self.split.validation_mask(self, trials)

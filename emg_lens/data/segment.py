@@ -149,7 +149,11 @@ class _Cut:
 
 def cut_recordings(recordings: Iterable[Recording], segment: Segment, classes: Iterable[int] | None) -> dict[str, Any]:
     """Make the fields of a `TrialSet`; see `TrialSet.from_recordings`."""
-    wanted = None if classes is None else [int(c) for c in classes]
+    try:
+        wanted = None if classes is None else [int(c) for c in classes]
+    except (TypeError, ValueError):
+        given = " ".join(repr(classes).split())
+        raise DataError(f"classes={given[:60]}; expected whole numbers above 0, such as [1, 2]") from None
     if wanted is not None and (len(set(wanted)) != len(wanted) or not wanted or min(wanted) < 1):
         raise DataError(f"classes must be different labels above 0, got {wanted}")
     state, fs, channels = _Cut(), 0.0, None
