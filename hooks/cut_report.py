@@ -16,6 +16,7 @@ from emg_lens.hooks.fused_attention import FusedCall, any_edge
 from emg_lens.hooks.hook_points import DeadHookError, probing
 from emg_lens.hooks.removed_attention import GivenScores, RemovedAttention
 from emg_lens.hooks.vmap import of_all_mapped
+from emg_lens.tables import WholeTable
 
 COMPARED_ROWS = 4
 """Rows of each fused attention that are compared with the explicit cut."""
@@ -212,7 +213,7 @@ class CutReport:
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row for each cut layer, with the columns of `LayerCut`."""
-        return pd.DataFrame([vars(entry) for entry in self.layers], columns=[f.name for f in fields(LayerCut)])
+        return WholeTable([vars(entry) for entry in self.layers], columns=[f.name for f in fields(LayerCut)])
 
     def verify(self) -> None:
         """Verify that the model ran, that every forward was cut, and that no cut edge had attention."""

@@ -42,6 +42,7 @@ from emg_lens.studies.runs.run_files import read_record, read_spec
 from emg_lens.studies.spec.errors import StudyError
 from emg_lens.studies.spec.study_spec import StudySpec
 from emg_lens.sweeps.conditions import BASELINE
+from emg_lens.tables import WholeTable
 from emg_lens.validation import short
 
 if TYPE_CHECKING:  # matplotlib is imported only where figures are made
@@ -160,7 +161,7 @@ class StudyResult(Findings):
 
     def tests(self) -> pd.DataFrame:
         """Return the comparison of every condition with the baseline (`emg_lens.studies.statistics.compare`)."""
-        return self.tests_table.copy()
+        return WholeTable(self.tests_table)
 
     def verdicts(self) -> pd.DataFrame:
         """Return the verdict on every distinct ablation (docs/controls.md §8.1).
@@ -188,7 +189,7 @@ class StudyResult(Findings):
             >>> study.run(out="runs", jobs=1).verdicts()[["condition", "verdict"]].values.tolist()
             [['EMG set to its mean', 'no interval'], ['ACC set to its mean', 'no interval']]
         """
-        return verdict_table(self)
+        return WholeTable(verdict_table(self))
 
     def quality(self) -> pd.DataFrame:
         """Return the compared metric of the models next to chance and to a simple reference (docs/statistics.md §5.7).
@@ -230,7 +231,7 @@ class StudyResult(Findings):
             {"fit": "mean", **cell.levels, **cell.quality.groupby("subject")[numbers].mean().mean()}
             for cell in self.cells
         ]
-        return pd.concat([by_fit, pd.DataFrame(means)], ignore_index=True)
+        return WholeTable(pd.concat([by_fit, pd.DataFrame(means)], ignore_index=True))
 
     def predictions(self, condition: str = BASELINE) -> pd.DataFrame:
         """Return the outputs of all models for the test trials under one condition.

@@ -13,6 +13,7 @@ from torch import Tensor
 from emg_lens.data.recording import as_array
 from emg_lens.layout import CLS, TokenLayout
 from emg_lens.plotting.words import UNGROUPED
+from emg_lens.tables import WholeTable
 from emg_lens.transformer_lens_imports import ActivationCache
 from emg_lens.validation import ArgumentError, check_argument, short
 
@@ -107,7 +108,7 @@ def mass_table(
     names = group_names(layout)
     levels = {"layer": layers, "head": range(mass.shape[1]), "dest": names, "src": names}
     axes = pd.MultiIndex.from_product(levels.values(), names=list(levels))
-    table = pd.DataFrame({"mass": mass.ravel()}, index=axes).reset_index()
+    table = WholeTable({"mass": mass.ravel()}, index=axes).reset_index()
     for i, column in enumerate(SUMMARY):
         table[column] = np.repeat(summary[..., i].ravel(), len(names) ** 2)
     return table

@@ -21,7 +21,7 @@ from emg_lens.sweeps.executors.plain_tree import PlainTree
 from emg_lens.sweeps.executors.verified_loop import VerifiedLoop, run_inside
 from emg_lens.sweeps.finished import Checkpoint, Finished, sweep_identity
 from emg_lens.sweeps.plan import SweepPlan, changed_input, plan_sweep
-from emg_lens.sweeps.result import ClassLabels, SweepResult, as_labels, sweep_result
+from emg_lens.sweeps.result import ClassLabels, SweepResult, class_indices, sweep_result
 from emg_lens.sweeps.sampled_baseline import SampledBaseline, compared
 from emg_lens.sweeps.settings import (
     Executor,
@@ -125,7 +125,7 @@ def sweep(
         [True, False, True]
     """
     check_inputs(x, reference)
-    labels = None if y is None else as_labels(y, len(x))
+    labels = None if y is None else class_indices(y, len(x))
     if gradients and (checkpoint is not None or scratch is not None or executor == "tree"):
         raise SweepInputError(
             "gradients=True keeps the graphs of all outputs in memory and runs in the loop; leave out checkpoint,"

@@ -164,7 +164,7 @@ class SweepResult:
                 f"outputs have shape {list(shape)}; accuracy needs class logits [trial, class];"
                 " score other outputs with emg_lens.scoring"
             )
-        labels = as_labels(given, shape[0])
+        labels = class_indices(given, shape[0])
         if labels.min() < 0 or labels.max() >= shape[1]:
             raise ArgumentError(f"y runs from {labels.min()} to {labels.max()}; expected 0 to {shape[1] - 1}")
         correct = [self.logits[c.name].argmax(-1) == torch.as_tensor(labels) for c in self.conditions]
@@ -181,7 +181,7 @@ def _of_baseline(table: pd.DataFrame) -> float:
     return float(accuracy.iloc[0]) if len(accuracy) else np.nan
 
 
-def as_labels(y: ClassLabels, n_trials: int) -> Int[np.ndarray, " trial"]:
+def class_indices(y: ClassLabels, n_trials: int) -> Int[np.ndarray, " trial"]:
     """Return labels as an array, and refuse labels that are not one class index for each trial."""
     labels = y.cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
     if labels.shape != (n_trials,) or labels.dtype.kind not in "iu":
