@@ -319,6 +319,22 @@ def test_a_wheel_holds_every_package(setup_arguments):
     assert sorted(setup_arguments["packages"]) == sorted(found)
 
 
+def test_a_wheel_holds_every_file_that_is_not_python():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+
+    def folder(package: str) -> Path:
+        for moved, place in settings["package-dir"].items():
+            package = re.sub(rf"^{re.escape(moved)}\b", place, package)
+        return ROOT / package.replace(".", "/")
+
+    data = settings["package-data"]
+    held = {path for pattern in data.pop("*") for path in ROOT.glob(f"*/**/{pattern}")}
+    held |= {path for package in data for pattern in data[package] for path in folder(package).glob(pattern)}
+    files = {path for top in ("emg_lens", "hooks", "studies") for path in (ROOT / top).rglob("*.*") if path.is_file()}
+    left_out = {str(path) for path in files - held if path.suffix not in (".py", ".pyc")}
+    assert not left_out, f"add to package-data in pyproject.toml: {sorted(left_out)}"
+
+
 def test_the_description_of_a_wheel_has_no_links_into_the_repository(setup_arguments):
     description = setup_arguments["long_description"]
     assert all(link.startswith("https://") for link in re.findall(r"\]\(([^)]*)\)", description))
