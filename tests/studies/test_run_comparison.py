@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import hypothesis.strategies as st
 import numpy as np
@@ -15,9 +16,17 @@ from hypothesis.extra.numpy import arrays
 from synthetic import cell_of, tidy
 from tiny import NO_CONDITIONS, TINY
 
+from emg_lens.scoring.metrics import METRICS
 from emg_lens.studies import compare_runs, share_run
-from emg_lens.studies.comparison.difference_tests import column_differences, drop_differences, with_corrections
+from emg_lens.studies.comparison.comparison_tables import ComparisonTables
+from emg_lens.studies.comparison.difference_tests import (
+    column_differences,
+    drop_differences,
+    model_difference,
+    with_corrections,
+)
 from emg_lens.studies.comparison.pairing import ComparedCell, ComparisonError, ScorePair, pair_cells
+from emg_lens.studies.comparison.sentences import model_sentence
 from emg_lens.studies.comparison.trial_identity import identity_of_subjects
 from emg_lens.studies.result import StudyResult
 from emg_lens.studies.statistics.spec import StatisticsSpec
@@ -198,6 +207,24 @@ def test_other_trials_under_the_same_names_are_not_paired(other, reason):
     assert len(pair.reference) == 5 and len(pair.other) == other.trials["subject"].nunique()
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_order_of_rows_does_not_matter(seed):
+    runs = [a_run("one"), a_run("two", subjects="DCBA")]
+    mixed = [
+        replace(
+            run,
+            cell=replace(run.cell, scores=run.cell.scores.sample(frac=1, random_state=seed)),
+            trials=run.trials.sample(frac=1, random_state=seed + 1 if seed < 2**32 - 1 else 0),
+        )
+        for run in runs
+    ]
+    pair, other = pair_cells(*runs), pair_cells(*mixed)
+    assert pair.notes == other.notes
+    for mine, theirs in ((pair.reference, other.reference), (pair.other, other.other)):
+        pd.testing.assert_frame_equal(mine, theirs[mine.columns])
+
+
 def test_windows_of_the_same_repetitions_are_paired_by_subject():
     pair = pair_cells(a_run("one"), a_run("two", windows=3))
     assert pair.paired and "the same test repetitions, cut into 20 and 60 windows" in pair.notes[0]
@@ -238,6 +265,77 @@ def test_conditions_with_another_definition_are_left_out():
     assert {"Left out, because the runs define them differently: cut.", "Only two has 1 ablation: more."} <= {
         *pair.notes
     }
+
+
+# --- sentences --------------------------------------------------------------------------------------------
+
+
+def said(reference: Sequence[float], other: Sequence[float], metric: str = "accuracy", paired: bool = True) -> str:
+    """The first sentence about two runs with these scores of subjects."""
+    kind = METRICS[metric]
+    frames = [pd.DataFrame({BASELINE: some}) for some in (reference, other)]
+    is_fraction, lower = kind.unit == "fraction", kind.better == "lower"
+    table = model_difference(ScorePair(*frames, paired, ()), SPEC, is_fraction, lower).assign(condition="m")
+    row = with_corrections(table, SPEC, "all").assign(run="B", level="").to_dict("records")[0]
+    unit, empty = "pp" if is_fraction else kind.unit, pd.DataFrame()
+    return model_sentence(row, ComparisonTables("A", metric, unit, lower, SPEC, empty, empty, empty, {}, empty))
+
+
+HALF = [0.5, 0.55, 0.6, 0.5, 0.45, 0.52]
+
+
+def ends(reference: Sequence[float], other: Sequence[float], paired: bool = True, scale: float = 100) -> str:
+    """The interval by scipy, as text."""
+    test = scipy.stats.ttest_rel if paired else partial(scipy.stats.ttest_ind, equal_var=False)
+    low, high = (scale * end for end in test(other, reference).confidence_interval())
+    low, high = sorted((low, high) if abs(low + high) == low + high else (-low, -high))
+    return f"(95 % CI [{low:.{1 if scale > 1 else 3}f}, {high:.{1 if scale > 1 else 3}f}])"
+
+
+BETTER, WORSE, SIMILAR = (
+    [0.6, 0.75, 0.75, 0.6, 0.55, 0.72],
+    [0.4, 0.5, 0.4, 0.45, 0.4, 0.4],
+    [0.4, 0.6, 0.6, 0.55, 0.4, 0.5],
+)
+ERRORS, SMALLER_ERRORS = [1.0, 1.2, 1.1, 1.3, 1.0], [0.5, 0.4, 0.6, 0.5, 0.3]
+OTHERS = [0.9, 0.95, 0.8, 0.9, 0.85]
+ARE_BETTER, ARE_WORSE = "The models of B are better than those of A by", "The models of B are worse than those of A by"
+HAVE = "subjects have better models in B."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((HALF, BETTER), f"{ARE_BETTER} 14.2 pp {ends(HALF, BETTER)}: accuracy 0.662 and 0.520; 6 of 6 {HAVE}"),
+        ((HALF, WORSE), f"{ARE_WORSE} 9.5 pp {ends(HALF, WORSE)}: accuracy 0.425 and 0.520; 0 of 6 {HAVE}"),
+        (
+            (HALF, SIMILAR),
+            "No clear difference between B and A: accuracy 0.508 and 0.520, a change of −1.2 pp (95 % CI [−7.3, 5.0]);"
+            f" 2 of 6 {HAVE}",
+        ),
+        (
+            (HALF[:3], [0.6, 0.6, 0.6]),
+            "No clear answer, because an interval needs 5 subjects. On average, the models of B are better than those"
+            f" of A by 5.0 pp (changes from 0.0 to 10.0): accuracy 0.600 and 0.550; 2 of 3 {HAVE}",
+        ),
+        ((HALF, HALF), "No difference between B and A: accuracy 0.520 in both, for all 6 subjects."),
+        (
+            ([0.5] * 5, [0.75] * 5),
+            f"{ARE_BETTER} 25.0 pp in all 5 subjects (accuracy 0.750 and 0.500). All changes are equal, so there is no"
+            " interval.",
+        ),
+        (
+            (ERRORS, SMALLER_ERRORS, "mae"),
+            f"{ARE_BETTER} 0.660 {ends(ERRORS, SMALLER_ERRORS, scale=1)}: MAE 0.460 and 1.120; 5 of 5 {HAVE}",
+        ),
+        (
+            (HALF, OTHERS, "accuracy", False),
+            f"{ARE_BETTER} 36.0 pp {ends(HALF, OTHERS, paired=False)}: accuracy 0.880 and 0.520.",
+        ),
+    ],
+)
+def test_the_first_sentence_is_the_answer(arguments, sentence):
+    assert said(*arguments) == sentence
 
 
 # --- whole runs -------------------------------------------------------------------------------------------
