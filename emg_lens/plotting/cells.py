@@ -32,7 +32,7 @@ def draw_cells(
     low: float | None = None,
     high: float | None = None,
     text: Callable[[float], str] | None = None,
-    shades: str | None = None,
+    low_is_good: bool = True,
     aspect: str = "equal",
 ) -> AxesImage:
     """Draw a grid as coloured cells: the first row on top; masked cells are grey.
@@ -44,7 +44,7 @@ def draw_cells(
             are symmetric about 0.
         high: Value of the last colour.
         text: Function that writes a value into its cell; an empty text leaves it out. Default: no numbers.
-        shades: matplotlib's name of the colour map.
+        low_is_good: Whether positive values are orange and negative ones violet, or the other way round.
         aspect: `"equal"` for square cells, `"auto"` to fill the axes.
     """
     values = grid.compressed()
@@ -52,7 +52,8 @@ def draw_cells(
     signed = bool(values.size) and float(values.min()) < 0
     low = (-most if signed else 0.0) if low is None else low
     high = (most or 1.0) if high is None else high
-    colours = colormaps[shades or (SIGNED_SHADES if low < 0 else SHADES)].with_extremes(bad=NO_VALUE)
+    shades = SHADES if low >= 0 else SIGNED_SHADES if low_is_good else SIGNED_SHADES.removesuffix("_r")
+    colours = colormaps[shades].with_extremes(bad=NO_VALUE)
     image = ax.imshow(
         grid, cmap=colours, vmin=low, vmax=high, aspect=aspect,  # pyright: ignore[reportArgumentType]
         interpolation="nearest", rasterized=len(grid) > RASTER_FROM,

@@ -15,13 +15,13 @@ from emg_lens.layout import CLS, TokenLayout
 from emg_lens.plotting.cells import MOST_NAMES, RASTER_FROM, draw_cells, name_tokens, owner_of, token_owners
 from emg_lens.plotting.panels import (
     axes_or_new,
+    bar_label,
     colour_bar,
     figure_of,
     in_style,
     legend_below,
     panels_or_new,
     plain_frame,
-    plain_text,
 )
 from emg_lens.plotting.style import COLUMN, PAGE, UNIMODAL
 from emg_lens.plotting.values import chosen, grid_of, numbers, table_of
@@ -238,7 +238,7 @@ def plot_flow(
         panel.set_ylabel("to (destination)")
     assert image is not None
     if not given or len(panels) == len(figure_of(panels[0]).axes):
-        colour_bar(image, panels, plain_text(label or value), whole=whole, shrink=0.8, aspect=25)
+        colour_bar(image, panels, bar_label(label or value), whole=whole, shrink=0.8, aspect=25)
     return panels
 
 

@@ -11,7 +11,7 @@ from matplotlib.image import AxesImage
 from emg_lens.layout import TokenLayout
 from emg_lens.plotting.cells import draw_cells, name_cells, name_tokens, token_owners
 from emg_lens.plotting.panels import axes_or_new, colour_bar, in_style, plain_text
-from emg_lens.plotting.style import COLUMN, PAGE, SIGNED_SHADES
+from emg_lens.plotting.style import COLUMN, PAGE
 from emg_lens.plotting.values import CellGrid, grid_of, numbers, table_of
 from emg_lens.plotting.words import layer_name
 from emg_lens.validation import ArgumentError, checked, short
@@ -94,9 +94,7 @@ def draw_heads(
             f"marks names layer {unknown[0][0]}, head {unknown[0][1]}; expected layers {short(list(layers))} and heads"
             f" {short(list(heads))}"
         )
-    signed = bool((grid < 0).any()) or (limits[0] or 0) < 0
-    shades = SIGNED_SHADES.removesuffix("_r") if signed and not low_is_good else None
-    image = draw_cells(ax, grid, low=limits[0], high=limits[1], shades=shades, aspect="auto")
+    image = draw_cells(ax, grid, low=limits[0], high=limits[1], low_is_good=low_is_good, aspect="auto")
     name_cells(ax, list(map(layer_name, layers)), [f"H{int(head)}" for head in heads])
     for (layer, head), mark in marks.items():
         ax.text(list(heads).index(head), list(layers).index(layer), plain_text(mark), ha="center", va="center")
@@ -161,18 +159,21 @@ def plot_patching(
     layout: TokenLayout | Sequence[str],
     *,
     label: str = "Change of the metric",
+    low_is_good: bool = True,
     limits: tuple[float, float] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the effect of patching an activation: layers in rows, positions or components in columns.
 
-    Values with a sign have orange (positive) and violet (negative) colours, centred at 0.
+    Values with a sign have orange and violet colours, centred at 0.
 
     Args:
         values: Numbers `[layer, position]`, for example the change of the logit difference when `hook_resid_pre` of one
             layer and position is replaced. Masked cells are grey.
         layout: Layout of the tokens, or the names of the columns, such as `["H0", "H1", "mlp"]`.
         label: Name of the values, at the colour bar.
+        low_is_good: Whether positive values are orange and negative ones violet; False exchanges the colours, so that
+            drops of accuracy are orange.
         limits: Values of the first and last colour; default: the range of the values, from 0 or symmetric about 0.
         ax: Where to draw; default: a new figure of the width of a column.
 
@@ -194,7 +195,7 @@ def plot_patching(
     grid: CellGrid = numbers("values", values, ("layer", len(layout)))
     low, high = limits or (None, None)
     ax = axes_or_new(ax, COLUMN, 1.0 + 0.26 * len(grid))
-    image = draw_cells(ax, grid, low=low, high=high, aspect="auto")
+    image = draw_cells(ax, grid, low=low, high=high, low_is_good=low_is_good, aspect="auto")
     layers = list(map(layer_name, range(len(grid))))
     if isinstance(layout, TokenLayout):
         name_cells(ax, layers, [])

@@ -17,6 +17,8 @@ from emg_lens.validation import ArgumentError
 F = TypeVar("F", bound=Callable[..., Any])
 LETTER_POINTS = 4.2
 """Mean width of a letter of a legend, in points."""
+BAR_LETTERS = 34
+"""Letters of a line next to the colour bar of a row of maps."""
 
 
 @contextmanager
@@ -144,6 +146,11 @@ def colour_bar(image: ScalarMappable, panels: Sequence[Axes], label: str, whole:
         bar.update_ticks()
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     return bar
+
+
+def bar_label(text: str) -> str:
+    """Wrap the name of values to the length of a colour bar; own line breaks stay."""
+    return plain_text(text) if "\n" in text else wrapped_text(text, BAR_LETTERS)
 
 
 def plain_frame(ax: Axes) -> None:
