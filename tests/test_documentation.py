@@ -90,12 +90,13 @@ def test_pages_that_do_not_run_alone_have_code():
     assert {name.rpartition("-")[0] for name in PYTHON.keys() - {*ALONE}} == set(NOT_ALONE)
 
 
-def test_study_of_the_readme_accepts_its_trials(tmp_path, monkeypatch):
+def test_trials_of_the_readme_get_a_study(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run("README.md-1")
-    (study,) = blocks(README, "yaml")
-    assert "2 subjects, 2 models" in check_study(tmp_path, study, "mine.h5")
-    assert study in blocks(ROOT / "docs/own-data.md", "yaml")
+    done = CliRunner().invoke(app, ["new", "--data", "mine.h5", "--out", "first"])
+    assert done.exit_code == 0, done.output
+    for study in ((tmp_path / "first" / "study.yaml").read_text(), blocks(ROOT / "docs/own-data.md", "yaml")[0]):
+        assert "2 subjects, 2 models" in check_study(tmp_path, study, "mine.h5")
 
 
 def test_described_folder_is_read_as_its_page_says(tmp_path):
