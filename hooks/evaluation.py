@@ -1,6 +1,7 @@
 """Evaluation mode, and forwards without torch.compile, inside a context."""
 
 import sys
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -9,18 +10,37 @@ from torch import nn
 
 from emg_lens.hooks.threads import LOCK
 
+_evaluated: "weakref.WeakKeyDictionary[nn.Module, int]" = weakref.WeakKeyDictionary()
+"""Number of open contexts of `evaluating` for each part of a model, in all threads."""
+_to_train: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+"""Parts that are in training mode again after their last context."""
+
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Run a model in evaluation mode inside the context; on exit, each of its parts has its own mode again."""
+    """Run a model in evaluation mode inside the context.
+
+    When the last such context of any thread ends, each part of the model has its own mode again.
+    """
     roots = (model, getattr(model, "original_model", None))  # a bridge does not register all parts of its model
-    training = [part for root in roots if isinstance(root, nn.Module) for part in root.modules() if part.training]
-    model.eval()
+    parts = {part for root in roots if isinstance(root, nn.Module) for part in root.modules()}
+    with LOCK:
+        for part in parts:
+            _evaluated[part] = _evaluated.get(part, 0) + 1
+            if part.training:
+                _to_train.add(part)
+        model.eval()
     try:
         yield
     finally:
-        for part in training:
-            part.training = True
+        with LOCK:
+            for part in parts:
+                _evaluated[part] -= 1
+                if not _evaluated[part]:
+                    del _evaluated[part]
+                    if part in _to_train:
+                        _to_train.discard(part)
+                        part.training = True
 
 
 _uncompiled: list[ExitStack] = []

@@ -3,6 +3,7 @@
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from toy import Toy, hooks_left
 
 from emg_lens.hooks import DeadHookError, EdgeError, Replace, adapt, cross_modal, cut, cutting, unimodal
+from emg_lens.hooks.evaluation import evaluating
 from emg_lens.hooks.hook_points import attached_hook, needs_scores, only_while_probing, probing
 from emg_lens.hooks.threads import bound_to_thread
 from emg_lens.layout import TokenLayout
@@ -159,6 +161,19 @@ def test_hooks_of_another_thread_do_not_choose_the_path_of_attention():
         here = needs_scores(attention)
         outside.set()
     assert job.result() and not here
+
+
+def test_a_model_trains_again_after_the_last_thread_that_evaluates_it():
+    model = nn.Sequential(nn.Dropout(), nn.Dropout().eval(), nn.Linear(1, 1))
+    first, second = ExitStack(), ExitStack()
+    together(lambda: first.enter_context(evaluating(model)))
+    with evaluating(model[0]):
+        together(lambda: second.enter_context(evaluating(model)))
+        together(first.close)
+        assert not any(part.training for part in model.modules())
+        together(second.close)
+        assert [part.training for part in model.modules()] == [True, False, False, True]
+    assert [part.training for part in model.modules()] == [True, True, False, True]
 
 
 @pytest.fixture(autouse=True)
