@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -157,6 +158,8 @@ def test_classes_choose_labels_in_their_order_and_count_the_others(make_recordin
     )
     with pytest.raises(DataError, match="classes must be different labels above 0"):
         TrialSet.from_recordings([make_recording()], classes=[1, 1])
+    with pytest.raises(DataError, match=r"classes=tensor.*; expected whole numbers above 0, such as \[1, 2\]"):
+        TrialSet.from_recordings([make_recording()], classes=torch.zeros(2, 3))
     with pytest.raises(DataError, match=r"6 have labels outside `classes` \[1, 2, 3\]"):
         TrialSet.from_recordings([make_recording()], classes=[9])
 
