@@ -18,7 +18,7 @@ NAMES = {
     " replace same_channel same_patch self_edges sweep unimodal",
     "emg_lens.hooks": "CutReport shuffle",
     "emg_lens.data": "Batch InputStatistics Segment Recipe leakage_report SubjectSplit RepetitionSplit register",
-    "emg_lens.models": "TinyMyo detect_rope_mode",
+    "emg_lens.models": "TinyMyo TorchModel detect_rope_mode",
     "emg_lens.decoding": "NearestPhone base_rate_events beam_decode beam_hypotheses decode_events event_rates"
     " greedy_decode griffin_lim lexicon_coverage matched_threshold score_event_conditions score_text_conditions"
     " shuffled_emissions shuffled_labels texts_by_duration",
