@@ -29,6 +29,7 @@ show? `emg-lens show NAME` prints the file of a study. `emg-lens run NAME --data
 recordings need no folder. [Data sets](data-sets.md) describes the files that each folder has, and [Shipped
 studies](studies.md) the quality of the models. Times are those of two CPU cores, where they were measured.
 """
+TIMES = {"minutes": "some minutes (not measured)", "GPU": ""}
 OTHER_PAGES = ("gallery.md", "studies.md", "study-file.md", "study-reference.md", "structure.md", "extending.md")
 """Pages that name studies and have no results."""
 GROUPS = ("No recordings needed", "Recordings needed", "Recordings and a GPU needed; not run by us")
@@ -112,7 +113,7 @@ def card(name: str, spec: StudySpec, pages: dict[str, str]) -> str:
         listed("Analyses", [", ".join(f"`{one}`" for one in spec.analyses)] if spec.analyses else []),
         listed("Controls", controls_of(spec) or (["none"] if ablates(spec) else [])),
         listed("Does not show", limits_of(spec)),
-        listed("Time", [time] if time not in ("", "GPU") else []),
+        listed("Time", [TIMES.get(time, time)] if TIMES.get(time, time) else []),
         listed("More", [", ".join(results)] if results else []),
     ]
     return f"### {name}\n\n**{spec.title}**\n\n{linked(spec.question)}\n\n{figure}{''.join(lines)}"
