@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +35,7 @@ class AttentionEdit(Protocol):
 
     An edit that only cuts edges may also have the attribute `fuses = True`, and then two more methods: `before_fused`
     returns the `FusedCall` to make, and `after_fused(call, value, output)` reads its result. Torch's fused attention
-    then stays fused.
+    then stays fused. If an edit alone has the method `instead(scores)`, its result replaces softmax and pattern.
     """
 
     def before(self, scores: ScoresOrPattern) -> ScoresOrPattern: ...  # noqa: D102
@@ -134,6 +134,8 @@ class KernelMode(TorchFunctionMode):
             fits = scores.ndim > 2 if self.axes is None else self.axes.fit(scores)
             if fits and (args[1] if len(args) > 1 else kwargs.get("dim")) in (-1, scores.ndim - 1):
                 rest = {key: value for key, value in kwargs.items() if key != "input"}
+                if len(self.edits) == 1 and hasattr(self.edits[0], "instead"):
+                    return self._instead(scores, rest.get("dtype") or next(iter(args[2:]), None))
                 edited = self._before(scores)
                 empty = _empty(edited)
                 if empty is not None:  # rows that the model itself leaves without edges are not changed
@@ -147,6 +149,10 @@ class KernelMode(TorchFunctionMode):
         for edit in self.edits:
             scores = edit.before(scores)
         return axes.from_canonical(scores, shape)
+
+    def _instead(self, scores: Tensor, dtype: torch.dtype | None) -> Tensor:
+        axes, edit = self.axes or ScoreAxes(), cast("Any", self.edits[0])
+        return axes.from_canonical(edit.instead(axes.to_canonical(scores)), scores.shape).to(dtype or scores.dtype)
 
     def _normalised(self, scores: Tensor, empty: Tensor | None, softmax: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the pattern, with zeros in rows without edges, for which softmax gives NaN."""

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from emg_lens.hooks.fused_attention import FusedCall, as_bias
+from emg_lens.hooks.fused_attention import FusedCall
 from emg_lens.hooks.hook_points import only_while_probing
 from emg_lens.hooks.model_inputs import Inputs, call
 from emg_lens.hooks.verification.influence import largest_change
@@ -65,7 +65,7 @@ def find_stream_route(
         The module, or None if there is none; and then the attention in which some tokens changed, and no others did.
     """
     reached: set[str] = set()
-    biases: dict[tuple, Tensor] = {}
+    patterns: dict[tuple, Tensor] = {}
     attention = {path: replay for layers in stacks.values() for path, replay in layers.items()}
     modules = {
         path: module
@@ -77,7 +77,7 @@ def find_stream_route(
         for run in (before, after):
             with ExitStack() as stack:
                 for replay in attention.values():
-                    edit = _NoOtherToken(replay.cross, biases)
+                    edit = _NoOtherToken(replay.cross, patterns)
                     stack.enter_context(installed(replay.module, "attention_mask", edit))
                 stack.enter_context(torch.random.fork_rng(devices=[]))
                 torch.manual_seed(0)
@@ -122,19 +122,22 @@ class _NoOtherToken:
 
     fuses = True
 
-    def __init__(self, cross: bool, biases: dict[tuple, Tensor]) -> None:
-        self.cross, self.biases = cross, biases  # equal layers share one
+    def __init__(self, cross: bool, patterns: dict[tuple, Tensor]) -> None:
+        self.cross, self.patterns = cross, patterns  # equal layers share one
+
+    def instead(self, scores: Tensor) -> Tensor:
+        """Return a pattern in which each token attends to itself alone; in cross attention, to nothing."""
+        key = (self.cross, scores.shape[-2:], scores.dtype, scores.device)
+        if key not in self.patterns:
+            n_dest, n_src = scores.shape[-2:]
+            own = not self.cross and n_src >= n_dest
+            make = torch.eye if own else torch.zeros
+            self.patterns[key] = make(n_dest, n_src, dtype=scores.dtype, device=scores.device)
+        return self.patterns[key].expand(scores.shape).clone()
 
     def before(self, scores: Tensor) -> Tensor:
-        key = (self.cross, scores.shape[-2:], scores.dtype, scores.device)
-        if key not in self.biases:
-            n_dest, n_src = scores.shape[-2:]
-            cut = torch.ones(n_dest, n_src, dtype=torch.bool, device=scores.device)
-            if not self.cross and n_src >= n_dest:
-                cut = ~torch.eye(n_dest, n_src, dtype=torch.bool, device=scores.device)
-                cut[:, n_dest:] = False  # attention sinks
-            self.biases[key] = as_bias(cut, scores.dtype)
-        return scores + self.biases[key]
+        """Return scores of the same pattern, where the module does not call softmax."""
+        return self.instead(scores).log()
 
     def before_fused(self, call: FusedCall) -> FusedCall:
         own = not self.cross and call.shape[-2] == call.shape[-1]
