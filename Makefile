@@ -55,7 +55,6 @@ package: $(ENV)/.installed                ## the wheel in an empty environment o
 test-zoo: $(ENV_ZOO)/.ready               ## models of other libraries: an error if one is cut wrongly, or if the page would change
 	PYTHONPATH=tests $(ENV_ZOO)/bin/python -m zoo.libraries.page --check
 	$(ENV_ZOO)/bin/pytest -q tests/zoo/test_own_model_page.py
-	$(ENV_ZOO)/bin/pytest -q tests/zoo/test_own_model_page.py
 
 lint: $(ENV)/.ready
 	$(BIN)/ruff check .
@@ -81,8 +80,9 @@ compatibility: $(ENV)/.ready $(ENV3)/.ready $(ENV_ZOO)/.ready ## the tables of d
 fuzz: $(ENV)/.ready                       ## damaged and hostile files, texts and calls: CASES of each target
 	$(BIN)/python tests/fuzz --cases $(CASES)
 
-fuzz-cuts: $(ENV)/.ready                  ## 300 random cuts in random situations: right, refused, or wrong
+fuzz-cuts: $(ENV)/.ready                  ## 300 random cuts in random situations, 1,000 rounds of threads, surgery and resumed sweeps
 	OMP_NUM_THREADS=1 PYTHONPATH=tests:tests/hooks $(BIN)/python tests/compat/random_cuts.py 300
+	OMP_NUM_THREADS=1 PYTHONPATH=tests:tests/hooks $(BIN)/python tests/compat/random_rounds.py 1000
 
 bench: $(ENV)/.ready                      ## sweeps against their bound, the naive loop and other tools; forward; fitting; statistics; attribution
 	$(BIN)/python $(PIP_INSTALL) -e '.[bench]'
