@@ -100,7 +100,7 @@ def _few_runs(values: np.ndarray, shortest: float) -> bool:
     whole = np.isfinite(values).all() and (values == np.round(values)).all() and (values >= -1).all()
     if not whole or len(np.unique(values)) > MOST_CLASSES:
         return False
-    return len(values) / (1 + np.count_nonzero(np.diff(values))) >= shortest
+    return bool(len(values) >= shortest * (1 + np.count_nonzero(np.diff(values))))
 
 
 def rate_of_times(values: Float[np.ndarray, " row"], name: str) -> tuple[float, str] | None:

@@ -11,7 +11,7 @@ WIDTH = 46
 LONGEST = 110
 
 
-def flow(value: Any) -> str:
+def on_one_line(value: Any) -> str:
     """A value of a YAML file on one line; 200.0 is written as 200."""
     text = yaml.safe_dump(_short(value), default_flow_style=True, width=10**6, sort_keys=False, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...").strip()
@@ -35,7 +35,7 @@ def described_text(description: Mapping[str, Any], comments: Mapping[str, str], 
         if key in ("signals", "label") and isinstance(value, Mapping):
             lines += _block(key, value, comments)
         else:
-            lines.append(commented(f"{key}: {flow(value)}", comments.get(key, "")))
+            lines.append(commented(f"{key}: {on_one_line(value)}", comments.get(key, "")))
     return "\n".join(lines) + "\n"
 
 
@@ -45,9 +45,9 @@ def _block(key: str, value: Mapping[str, Any], comments: Mapping[str, str]) -> S
         comment = comments.get(f"{key}.{name}", "")
         if name == "classes":
             lines.append(commented("  classes:", comment))
-            lines += [f"    {flow(one)}: {flow(of)}" for one, of in inner.items()]
+            lines += [f"    {on_one_line(one)}: {on_one_line(of)}" for one, of in inner.items()]
         else:
-            lines.append(commented(f"  {name}: {flow(inner)}", comment))
+            lines.append(commented(f"  {name}: {on_one_line(inner)}", comment))
     return lines
 
 

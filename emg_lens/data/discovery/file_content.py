@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from emg_lens.data.discovery.columns import EVENT_ROLES, FoundColumn, find_columns, numbers_or_texts
-from emg_lens.data.discovery.text_form import TextForm, read_form
+from emg_lens.data.discovery.table_forms import TextForm, read_form
 from emg_lens.data.discovery.words import sensor_of
 
 NOISY = ("emg", "acc", "gyro")

@@ -12,7 +12,7 @@ import numpy as np
 from emg_lens.data.discovery.columns import EVENT_ROLES, nice_rate
 from emg_lens.data.discovery.file_content import FileContent, FoundSignal, table_content
 from emg_lens.data.discovery.file_names import FilePattern, find_pattern
-from emg_lens.data.discovery.text_form import text_form
+from emg_lens.data.discovery.table_forms import text_form
 from emg_lens.data.discovery.variables import array_content
 from emg_lens.data.discovery.words import role_of, sensor_of
 from emg_lens.data.files import files_below
@@ -165,7 +165,8 @@ def _describe(layout: FolderLayout, contents: dict[str, list[FileContent]], fs: 
     """Fill in the description."""
     pattern, description = layout.pattern, layout.description
     description["files"] = pattern.files
-    if pattern.subject is not None and not (inside := _subjects_inside(contents)):
+    inside = _subjects_inside(contents)
+    if pattern.subject is not None and not inside:
         description["subject"] = pattern.subject
         layout.comments["subject"] = "ASSUMED: all files are of this subject"
     elif pattern.subject is not None:
@@ -228,7 +229,7 @@ def _describe_signal(
     layout: FolderLayout, name: str, part: str, same: list[FoundSignal], rate: float | None, reference_rows: int
 ) -> None:
     first, fs = same[0], layout.description["fs"]
-    place = {"part": part} if part else {}
+    place: dict[str, Any] = {"part": part} if part else {}
     place |= {key: value for key, value in first.place.items() if key != "time"}
     if "columns" in place:
         place["columns"] = _span(place["columns"])

@@ -9,11 +9,11 @@ import pandas as pd
 
 from emg_lens.data import storage
 from emg_lens.data.discovery.description_text import described_text
-from emg_lens.data.discovery.first_study import FirstStudy, first_study
 from emg_lens.data.discovery.folder_layout import find_layout
 from emg_lens.data.discovery.known_layouts import known_data_set
 from emg_lens.data.discovery.label_classes import Progress, name_classes
 from emg_lens.data.discovery.recorded import RecordedData, read_recorded
+from emg_lens.data.discovery.study_proposal import FirstStudy, first_study
 from emg_lens.data.recording import DataError
 from emg_lens.data.registry import load_trials
 from emg_lens.data.sources.described import DESCRIBED

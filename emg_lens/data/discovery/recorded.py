@@ -1,7 +1,7 @@
 """What a data set's recordings hold: repetitions, lengths, sensors, and what looks wrong."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,8 @@ def _look_at_signals(recording: Recording, sensors: dict, odd: dict[str, list[st
 def _odd_channels(name: str, signal: Signal) -> list[str]:
     """Sentences on channels that are constant, often at their limits, or much stronger than the others."""
     data, spread = signal.data, signal.data.std(axis=0)
-    found = {f"constant ({data[0, i]:g}), is it connected": [i] for i in np.flatnonzero(spread == 0)}
+    still = np.flatnonzero(spread == 0).tolist()
+    found: dict[str, Iterable[int]] = {f"constant ({data[0, i]:g}), is it connected": [i] for i in still}
     if name.startswith("emg"):
         low, high = data.min(axis=0), data.max(axis=0)
         at_limit = ((data == low) | (data == high)).mean(axis=0)

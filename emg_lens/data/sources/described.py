@@ -17,7 +17,7 @@ from jaxtyping import Int, Shaped
 from emg_lens.data.files import existing_folder, files_below, natural_key, regular_file, select_subjects
 from emg_lens.data.recording import REST, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
-from emg_lens.data.sources.described_tables import raw_values, read_table, subject_names
+from emg_lens.data.sources.described_tables import names_of_subjects, raw_values, read_content
 from emg_lens.data.sources.described_values import RecordingFiles, label_numbers
 from emg_lens.data.sources.description import PART, FolderDescription, SignalColumns, SubjectNumbers
 from emg_lens.data.sources.file_values import checked_signal, number_runs, whole_numbers
@@ -43,9 +43,9 @@ def load(
     index = recordings_of(place, content)
     notes = (*content.notes, *_rate_note(content), *_unmatched(place, content, index))
     content = content.model_copy(update={"notes": notes})
-    selected = select_subjects(index, subjects)
+    selected = select_subjects(dict.fromkeys(index, ()), subjects)
     return chain.from_iterable(
-        _recordings(group, content, done) for groups in selected.values() for done in [_Done()] for group in groups
+        _recordings(group, content, done) for name in selected for done in [_Done()] for group in index[name]
     )
 
 
@@ -177,7 +177,7 @@ def _subjects_inside(path: Path, _changed: int, description: str) -> tuple[str, 
     """Names of the subjects in a file, read again when the file or its description (JSON) has changed."""
     content = FolderDescription.model_validate_json(description)
     assert isinstance(content.subject, SubjectNumbers)
-    names = subject_names(raw_values(read_table(path, content), content.subject, "subject", path))
+    names = names_of_subjects(raw_values(read_content(path, content), content.subject, "subject", path))
     return tuple(sorted({*names.tolist()}, key=natural_key))
 
 

@@ -24,11 +24,11 @@ from emg_lens.io.array_files import READERS
 TABLES = (".csv", ".tsv", ".txt", ".gz")
 SEPARATORS = ",;\t|"
 
-Table = Mapping[str, Any] | pd.DataFrame
-"""The variables of a file of arrays; or the cells of a text table, as text."""
+Table = Any
+"""The variables of a file of arrays, by name; or the cells of a text table, as a data frame of text."""
 
 
-def read_table(path: Path, description: FolderDescription) -> Table:
+def read_content(path: Path, description: FolderDescription) -> Table:
     """Read a file: a table as cells of text, a file of arrays as the variables that the description names."""
     kind = path.suffix.lower()
     if kind in READERS:
@@ -160,7 +160,7 @@ def raw_values(table: Table, part: RowNumbers, what: str, path: Path) -> Shaped[
     return array.ravel()
 
 
-def subject_names(values: Shaped[np.ndarray, " value"]) -> Shaped[np.ndarray, " value"]:
+def names_of_subjects(values: Shaped[np.ndarray, " value"]) -> Shaped[np.ndarray, " value"]:
     """Names of subjects: 1.0, as MATLAB writes it, is 1."""
     if values.dtype.kind == "f" and (values == np.round(values)).all():
         values = values.astype(np.int64)

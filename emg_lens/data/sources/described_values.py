@@ -15,10 +15,10 @@ from emg_lens.data.sources.described_tables import (
     chosen_columns,
     chosen_entries,
     column_position,
+    names_of_subjects,
     numbers_of,
     raw_values,
-    read_table,
-    subject_names,
+    read_content,
     trials_of,
     variable_of,
 )
@@ -106,11 +106,11 @@ class RecordingFiles:
         """The content of a file; only the rows or trials of the subject, where the file has several."""
         part = self.description.subject
         if not self.one_subject or not isinstance(part, SubjectNumbers):
-            return read_table(path, self.description)
+            return read_content(path, self.description)
         where = self.path_of(part)
         for one in {path, where} - {*self._whole}:
-            self._whole[one] = read_table(one, self.description)
-        mine = subject_names(raw_values(self._whole[where], part, "subject", where)) == self.fields["subject"]
+            self._whole[one] = read_content(one, self.description)
+        mine = names_of_subjects(raw_values(self._whole[where], part, "subject", where)) == self.fields["subject"]
         table, chosen = self._whole[path], np.flatnonzero(mine)
         if isinstance(table, pd.DataFrame):
             return table[mine] if len(table) == len(mine) else table

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emg_lens.data.discovery.description_text import commented, flow
+from emg_lens.data.discovery.description_text import commented, on_one_line
 from emg_lens.data.discovery.recorded import RecordedData
 from emg_lens.data.discovery.words import OUTCOMES
 from emg_lens.data.recording import DataError
@@ -45,18 +45,20 @@ class FirstStudy:
         lines = [f"# A first study. Check it:  {command.replace(' run ', ' check ', 1)}", f"# Run it:  {command}"]
         for key, value in self.content.items():
             if key not in ("cohort",):
-                lines.append(commented(f"{key}: {flow(value)}", self.comments.get(key, "")))
+                lines.append(commented(f"{key}: {on_one_line(value)}", self.comments.get(key, "")))
                 continue
             lines.append("cohort:")
             for name, inner in value.items():
                 comment = self.comments.get(f"cohort.{name}", "")
                 if name != "recipe":
-                    lines.append(commented(f"  {name}: {flow(inner)}", comment))
+                    lines.append(commented(f"  {name}: {on_one_line(inner)}", comment))
                     continue
                 lines += [commented("  recipe:", comment), "    signals:"]
                 for sensor, steps in inner["signals"].items():
-                    lines.append(commented(f"      {sensor}: {flow(steps)}", self.comments.get(f"recipe.{sensor}", "")))
-                lines.append(f"    fs: {flow(inner['fs'])}")
+                    lines.append(
+                        commented(f"      {sensor}: {on_one_line(steps)}", self.comments.get(f"recipe.{sensor}", ""))
+                    )
+                lines.append(f"    fs: {on_one_line(inner['fs'])}")
         return "\n".join(lines) + "\n"
 
 
