@@ -28,10 +28,8 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
 ]
-nitpicky = False
 default_role = "code"  # docstrings write `names` in single backticks, as Markdown does
 highlight_language = "text"
-suppress_warnings = ["misc.highlighting_failure"]
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
