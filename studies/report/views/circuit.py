@@ -7,7 +7,7 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from emg_lens.analysis.attribution.fit_trials import SEARCH_TRIALS
+from emg_lens.analysis.attribution.fit_trials import SEARCH_TRIALS, TEST_TRIALS
 from emg_lens.analysis.circuits.circuit import RANDOM
 from emg_lens.layout import CLS
 from emg_lens.plotting.edge_maps import token_order
@@ -38,7 +38,7 @@ MOST_EDGES = 20
 METHOD = (
     "The search keeps the floor (self-edges) and cuts all other edges outside the circuit (renormalising deletion). It"
     f" ranks edges and selects them on at most {SEARCH_TRIALS} evenly spaced training trials; this table is measured on"
-    " test trials. A set that is selected on few trials keeps less on all others, also on other training trials. “Kept”"
+    f" at most {TEST_TRIALS} evenly spaced test trials for each model. A set that is selected on few trials keeps less on all others, also on other training trials. “Kept”"
     " is the fraction of the range between all candidate edges cut (0 %) and the unmasked model (100 %). Random sets"
     " have as many edges in every layer, and as many of them to and from CLS. The search stops at the first sufficient"
     " set. Other sets may also be sufficient."
