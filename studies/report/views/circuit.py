@@ -38,8 +38,9 @@ MOST_EDGES = 20
 METHOD = (
     "The search keeps the floor (self-edges) and cuts all other edges outside the circuit (renormalising deletion). It"
     f" ranks edges and selects them on at most {SEARCH_TRIALS} evenly spaced training trials; this table is measured on"
-    f" at most {TEST_TRIALS} evenly spaced test trials for each model. A set that is selected on few trials keeps less on all others, also on other training trials. “Kept”"
-    " is the fraction of the range between all candidate edges cut (0 %) and the unmasked model (100 %). Random sets"
+    f" at most {TEST_TRIALS} evenly spaced test trials for each model. A set that is selected on few trials keeps less"
+    " on all others, also on other training trials. “Kept” is the fraction of the range between all candidate"
+    " edges cut (0 %) and the unmasked model (100 %). Random sets"
     " have as many edges in every layer, and as many of them to and from CLS. The search stops at the first sufficient"
     " set. Other sets may also be sufficient."
 )
