@@ -5,7 +5,6 @@ BIN := $(ENV)/bin
 ENV3 := .venv-tl3
 ENV_ZOO := .venv-zoo
 LOWEST := .venv-lowest
-NEWEST := .venv-newest
 # The newest Python that is installed.
 NEWEST_PYTHON ?= $(or $(lastword $(shell for one in `ls -v $$HOME/.pyenv/versions/*/bin/python3.?? /usr/bin/python3.?? 2>/dev/null`; do \
 	"$$one" -c 'import sys; print(f"{sys.version_info.minor:02} {sys.executable}")'; done | sort)),$(PYTHON))
@@ -34,22 +33,20 @@ test-compat: $(ENV)/.ready $(ENV3)/.ready ## one suite, on TransformerLens 4.x a
 test-tl3: $(ENV3)/.ready                  ## that suite on 3.9.0 alone
 	$(ENV3)/bin/pytest -n auto --dist loadfile $(COMPAT) $(SAME_ON_BOTH)
 
-smoke: $(ENV)/.installed                  ## a small study on the lowest versions that pyproject.toml allows, and on the newest Python
+smoke: $(ENV)/.installed                  ## a small study on the lowest versions that pyproject.toml allows
 	$(BIN)/python $(PIP_INSTALL) -q uv
 	$(BIN)/uv venv -q --clear --python $(PYTHON) $(LOWEST)
 	$(BIN)/uv pip install -q --python $(LOWEST) --resolution lowest-direct -e .
 	$(LOWEST)/bin/emg-lens run tests/smoke.yaml --out $(LOWEST)/runs
-	$(BIN)/uv venv -q --clear --python $(NEWEST_PYTHON) $(NEWEST)
-	$(BIN)/uv pip install -q --python $(NEWEST) -c constraints.txt -e .
-	$(NEWEST)/bin/emg-lens run tests/smoke.yaml --out $(NEWEST)/runs
 
-package: $(ENV)/.installed                ## the wheel in an empty environment outside this folder: every module, then the quickstart study
+package: $(ENV)/.installed                ## the wheel with the newest Python, outside this folder: every module, then the quickstart study
 	$(BIN)/python $(PIP_INSTALL) -q uv
 	rm -rf dist
 	$(BIN)/uv build -q
 	$(BIN)/uv tool run -q --with 'readme-renderer[md]' twine check --strict dist/*
-	at=$$(mktemp -d) && trap 'rm -rf "$$at"' EXIT && cp constraints.txt tests/installation.py dist/*.whl "$$at" && cd "$$at" && \
-	$(PYTHON) -m venv env && env/bin/python $(PIP_INSTALL) -q torch && env/bin/python $(PIP_INSTALL) -q ./*.whl && \
+	at=$$(mktemp -d) && trap 'rm -rf "$$at"' EXIT && cp tests/installation.py "$$at" && \
+	$(BIN)/uv venv -q --python $(NEWEST_PYTHON) "$$at/env" && \
+	$(BIN)/uv pip install -q --python "$$at/env" -c constraints.txt dist/*.whl && cd "$$at" && \
 	env/bin/python -I installation.py && env/bin/emg-lens list && env/bin/emg-lens run quickstart
 
 test-zoo: $(ENV_ZOO)/.ready               ## models of other libraries: an error if one is cut wrongly, or if the page would change
