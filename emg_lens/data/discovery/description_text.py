@@ -58,3 +58,9 @@ def commented(line: str, comment: str) -> str:
     if len(line) > WIDTH and len(line) + len(comment) > LONGEST:
         return f"{line[: len(line) - len(line.lstrip())]}# {comment}:\n{line}"
     return f"{line.ljust(WIDTH)}  # {comment}"
+
+
+def between(low: float, high: float) -> str:
+    """A range of numbers; one number if both are the same."""
+    first, last = f"{low:.3g}", f"{high:.3g}"
+    return first if first == last else f"{first} to {last}"

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from emg_lens.data import storage
-from emg_lens.data.discovery.description_text import described_text
+from emg_lens.data.discovery.description_text import between, described_text
 from emg_lens.data.discovery.folder_layout import find_layout
 from emg_lens.data.discovery.known_layouts import known_data_set
 from emg_lens.data.discovery.label_classes import Progress, name_classes
@@ -121,16 +121,21 @@ def _sizes(data: RecordedData) -> list[str]:
     table = data.repetitions
     sensors = ", ".join(f"{name} {n} x {fs:.4g} Hz" for name, (n, fs, *_) in data.sensors.items())
     lines = [
-        f"{data.n_recordings} recordings of {table['subject'].nunique()} subjects, {data.seconds / 60:.1f} minutes",
+        f"{_counted(data.n_recordings, 'recording')} of {_counted(table['subject'].nunique(), 'subject')},"
+        f" {data.seconds / 60:.1f} minutes",
         f"signals: {sensors}",
     ]
     if table["label"].nunique() > 1:
         lengths, numbers = table["seconds"], table.groupby(["subject", "label"])["repetition"].nunique()
         lines.append(
-            f"{len(table)} repetitions of {table['label'].nunique()} gestures, {numbers.min()} to {numbers.max()} of"
-            f" each, {lengths.min():.3g} to {lengths.max():.3g} s long"
+            f"{len(table)} repetitions of {table['label'].nunique()} gestures, {between(numbers.min(), numbers.max())}"
+            f" of each, {between(lengths.min(), lengths.max())} s long"
         )
     return lines
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def _of_trials(proposal: DataProposal, name: str) -> None:

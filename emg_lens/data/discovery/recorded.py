@@ -57,7 +57,7 @@ def read_recorded(dataset: str, root: Path, options: Mapping[str, Any], progress
             last = next(bar, recording.subject)
         table = recording.trials
         tables.append(table.assign(subject=recording.subject, seconds=table["stop"] - table["start"], recording=k))
-        notes += recording.notes
+        notes += [note for note in recording.notes if "one value in the whole recording" not in note]  # see below
         classes |= {int(one): str(name) for one, name in recording.meta.get("class_names", {}).items()}
         seconds += max(signal.duration for signal in recording.signals.values())
         _look_at_signals(recording, sensors, odd)

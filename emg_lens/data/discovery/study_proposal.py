@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emg_lens.data.discovery.description_text import commented, on_one_line
+from emg_lens.data.discovery.description_text import between, commented, on_one_line
 from emg_lens.data.discovery.recorded import RecordedData
 from emg_lens.data.discovery.words import OUTCOMES
 from emg_lens.data.recording import DataError
@@ -83,8 +83,9 @@ def first_study(name: str, dataset: str, options: Mapping[str, Any], data: Recor
         )
     study = FirstStudy({"name": study_name(name)})
     predicts = n_classes < 2
-    title = f"Which sensors predict {outcomes[0]}?" if predicts else "Which sensors does the decision need?"
-    question = f"Which sensors and which attention edges does the model need on {name}?"
+    what = "sensors" if len(inputs) > 1 else "channels"
+    title = f"Which {what} predict {outcomes[0]}?" if predicts else f"Which {what} does the decision need?"
+    question = f"Which {what} and which attention edges does the model need on {name}?"
     cohort: dict[str, Any] = {"dataset": dataset} | ({"options": dict(options)} if options else {})
     if len(inputs) < len(data.sensors):
         cohort["modalities"] = inputs
@@ -194,7 +195,7 @@ def _segment_and_split(study: FirstStudy, data: RecordedData) -> tuple[dict[str,
             "stride_s": max(0.02, _rounded((stop - window) / 3)),
         }
         study.comments["cohort.segment"] = (
-            f"repetitions last {seconds.min():.3g} to {seconds.max():.3g} s and are used whole"
+            f"repetitions last {between(seconds.min(), seconds.max())} s and are used whole"
         )
     else:
         window = WINDOW_S if low >= WINDOW_S else max(_rounded(low), 0.02)
@@ -203,7 +204,7 @@ def _segment_and_split(study: FirstStudy, data: RecordedData) -> tuple[dict[str,
         stride = stride if n_windows < MOST_WINDOWS else _rounded(window / 2)
         segment = {"start_s": 0.0, "window_s": window, "stride_s": stride}
         study.comments["cohort.segment"] = (
-            f"repetitions last {seconds.min():.3g} to {seconds.max():.3g} s (median {typical:.3g} s)"
+            f"repetitions last {between(seconds.min(), seconds.max())} s (median {typical:.3g} s)"
         )
     if once:
         study.assumed.append("gestures have one repetition: each subject is tested by a model of the other subjects")
