@@ -99,8 +99,11 @@ def _mask(what: str, edges: Any, layout: TokenLayout, n_layers: int, n_heads: in
     """Return booleans `[layer, head, dest, src]`."""
     if isinstance(edges, EdgeSet):
         return edges.mask(layout, n_layers, n_heads).numpy()
-    mask = np.asarray(edges.detach().cpu() if hasattr(edges, "detach") else edges)
     n = len(layout)
+    try:
+        mask = np.asarray(edges.detach().cpu() if hasattr(edges, "detach") else edges)
+    except ValueError:  # rows of unequal length
+        mask = np.empty(0)
     if mask.dtype != bool or mask.ndim not in (2, 4) or mask.shape[-2:] != (n, n) or not mask.size:
         raise ArgumentError(
             f"{what}={short(edges)}; expected an edge set, or booleans [{n}, {n}] (dest, src) or"

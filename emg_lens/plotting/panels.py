@@ -1,11 +1,12 @@
 """New figures and axes, user text, legends and colour bars."""
 
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
@@ -65,7 +66,7 @@ def panels_or_new(
         share: Whether panels of a new figure share their axes.
     """
     if axes is not None:
-        given = [axes] if isinstance(axes, Axes) else list(axes)
+        given = list(axes.flat if isinstance(axes, np.ndarray) else axes if isinstance(axes, Iterable) else [axes])
         if len(given) != n or not all(isinstance(one, Axes) for one in given):
             raise ArgumentError(
                 f"axes has {len(given)} entries; expected {n} matplotlib Axes, one for each {what}; or leave axes out"

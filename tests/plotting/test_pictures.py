@@ -268,6 +268,8 @@ WRONG = {
     "mask of another layout": (lambda: plot_edges(np.ones((3, 3), bool), LAYOUT),
         r"edges=ndarray of bool, \[3, 3\]; expected"),
     "numbers as a mask": (lambda: plot_edges(np.ones((N, N)), LAYOUT), "edges=ndarray of float64"),
+    "rows of unequal length": (lambda: plot_edges([[True], [True, False]], LAYOUT), "expected an edge set, or"),
+    "axes that are none": (lambda: plot_flow(FLOW, axes=3), "axes has 1 entries; expected 2 matplotlib Axes"),
     "unknown layer of a mask": (lambda: plot_edges(cross_modal(), LAYOUT, n_layers=5, layer=7),
         "layer=7 does not exist; expected 0 to 4"),
     "live of another shape": (lambda: plot_edges(cross_modal(), LAYOUT, n_layers=2, live=np.ones((1, 1, N, N), bool)),
