@@ -1,5 +1,6 @@
 """`emg-lens new`."""
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,6 +11,9 @@ import typer
 
 from emg_lens.commands import terminal
 from emg_lens.errors import printable
+
+WRITABLE = 0o222
+"""Permissions to write. Without them nothing is written, even where the system would let an administrator do it."""
 
 
 def new(
@@ -46,6 +50,10 @@ def new(
     root = data.parent if data.is_file() else data
     folder = (root if out_folder is None else out_folder).expanduser()
     described, study_file = folder / DESCRIPTION, folder / "study.yaml"
+    if not data.exists():
+        raise DataError(f"{data} does not exist; give the folder or file of your recordings")
+    if folder.is_dir() and not (folder.stat().st_mode & WRITABLE and os.access(folder, os.W_OK)):
+        raise DataError(f"{folder} is read-only; give another folder with --out")
     if study_file.exists() and not force:
         raise DataError(f"{study_file} exists; give another --out, or --force to replace it")
     dataset = as_ or (DESCRIBED.name if described.exists() and not force else recognised(data))

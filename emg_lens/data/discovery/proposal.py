@@ -45,8 +45,6 @@ class DataProposal:
 
 def recognised(place: Path) -> str:
     """The data set that a folder or file belongs to: `trials`, a published one, or `folder`."""
-    if not place.exists():
-        raise DataError(f"{place} does not exist; give the folder or file of your recordings")
     if place.is_file():
         try:
             storage.subject_names(place)

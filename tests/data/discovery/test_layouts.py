@@ -373,3 +373,23 @@ def test_a_corrected_description_is_used_and_kept(tmp_path, emg):
     assert "exists and is used" in output and description["label"]["classes"]["fist"] == "closed fist"
     output, description, _ = new(tmp_path, "--force", "--fs", "1000")
     assert description["label"]["classes"]["fist"] == "fist"
+
+
+def test_nothing_is_written_into_a_read_only_folder(tmp_path, emg):
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    for gesture, repetition in product(range(3), (1, 2, 3)):
+        np.save(data / f"{NAMES[gesture]}_{repetition}.npy", emg(gesture))
+    before = sorted(data.iterdir())
+    data.chmod(0o555)
+    try:
+        result = CliRunner().invoke(app, ["new", "--data", str(data), "--fs", "1000"])
+        assert "is read-only; give another folder with --out" in str(result.exception)
+        result = CliRunner().invoke(app, ["new", "--data", str(data), "--fs", "1000", "--out", str(out)])
+        assert result.exit_code == 0, result.output
+    finally:
+        data.chmod(0o755)
+    assert sorted(data.iterdir()) == before and {path.name for path in out.iterdir()} == {"dataset.yaml", "study.yaml"}
+    study = StudySpec.load(str(out / "study.yaml"))
+    assert study.cohort.options == {"description": str(out / "dataset.yaml")}
+    assert prepare(study, data, tmp_path / "run", 1, Console(quiet=True)).n_train
