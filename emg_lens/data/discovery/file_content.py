@@ -1,5 +1,6 @@
 """What one file of recordings holds: signals, labels, repetition numbers and rates."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -153,5 +154,6 @@ def _sources_of(columns: Sequence[FoundColumn], names: Sequence[str]) -> dict[st
 
 
 def _reference(column: FoundColumn, names: Sequence[str]) -> str | int:
-    """The name of a column if it is the only one with it, otherwise its number."""
-    return column.name if column.name and list(names).count(column.name) == 1 else column.number
+    """The name of a column if it is the only one with it and no range such as `1-2`, otherwise its number."""
+    is_range = re.fullmatch(r"\d+-\d+", column.name)
+    return column.name if column.name and not is_range and list(names).count(column.name) == 1 else column.number

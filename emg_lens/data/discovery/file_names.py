@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 from emg_lens.data.discovery.words import are_gestures, role_of, sensor_of
 from emg_lens.data.files import natural_key
+from emg_lens.data.recording import DataError
 from emg_lens.data.sources.description import PART
 
 DATE = (
     r"(?:19|20)\d\d[-_.]?[01]\d[-_.]?[0-3]\d(?:[ T_-]*[0-2]\d[:h._-]?[0-5]\d(?:[:m._-]?[0-5]\d(?:[.,]?\d+)?)?)?(?!\d)"
     r"|(?<!\d)\d\d[-:]\d\d_\d\d\.\d\d\.\d\d(?:\d\d)?(?!\d)"
 )
-TOKEN = re.compile(rf"(?P<date>{DATE})|(?P<num>\d+)|(?P<word>[^\W\d_]+)|(?P<sep>.)")
+TOKEN = re.compile(rf"(?P<date>{DATE})|(?P<num>\d+)|(?P<word>[^\W\d_]+)|(?P<sep>.)", re.DOTALL)
 SUFFIX = re.compile(r"(\.(csv|tsv|txt))?\.\w+$", re.IGNORECASE)
 ENOUGH = 0.9
 """Fraction of the files that a pattern should match."""
@@ -67,7 +68,12 @@ def find_pattern(paths: Sequence[str], labels_inside: bool, one_word: str) -> Fi
         paths: Paths relative to the folder.
         labels_inside: Whether the files have labels of their own.
         one_word: Name of the subject if the paths have none.
+
+    Raises:
+        DataError: A path has braces, which mark the fields of a pattern.
     """
+    if braces := next((path for path in paths if {"{", "}"} & {*path}), None):
+        raise DataError(f"{braces!r} has braces, which mark fields in the pattern of the files; rename it without them")
     if len(paths) == 1:
         note = f"the subject is called {one_word}: one file does not say whose it is"
         return FilePattern(paths[0], {}, paths, (note,), one_word)

@@ -15,7 +15,7 @@ from emg_lens.data.discovery.file_names import FilePattern, find_pattern
 from emg_lens.data.discovery.table_forms import text_form
 from emg_lens.data.discovery.variables import array_content
 from emg_lens.data.discovery.words import role_of, sensor_of
-from emg_lens.data.files import files_below
+from emg_lens.data.files import files_below, regular_file
 from emg_lens.data.recording import DataError
 from emg_lens.data.sources.described import DESCRIPTION, SLOW_HZ
 from emg_lens.data.sources.described_tables import TABLES
@@ -132,7 +132,7 @@ def _data_files(files: Sequence[Path], root: Path) -> tuple[list[Path], list[str
             continue
         try:
             if any(look_at(path, None).signals for path in some[:: max(1, len(some) // 3)][:3]):
-                sizes[kind] = sum(path.stat().st_size for path in some)
+                sizes[kind] = sum(regular_file(path).stat().st_size for path in some)
         except DataError as error:
             reasons.append(str(error))
     if not sizes:

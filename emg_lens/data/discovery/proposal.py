@@ -80,7 +80,7 @@ def existing_description(path: Path) -> DataProposal:
 
 def rejected_description(path: Path, error: DataError) -> DataError:
     """The error of recordings that do not fit their description, with the way on."""
-    return DataError(f"{error}; {path} is written: correct it there, and run the same command again")
+    return DataError(f"{error}; {path} is written: correct it there, and run the command again without --force")
 
 
 def with_study(

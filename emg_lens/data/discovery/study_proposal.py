@@ -13,6 +13,7 @@ from emg_lens.data.discovery.description_text import between, commented, on_one_
 from emg_lens.data.discovery.recorded import RecordedData
 from emg_lens.data.discovery.words import OUTCOMES
 from emg_lens.data.recording import DataError
+from emg_lens.errors import printable
 
 ENVELOPE_HZ, MOTION_HZ, FS = 4.0, 6.0, 50.0
 """Low-pass of rectified EMG and of other sensors (Hz), and the rate of the trials."""
@@ -42,6 +43,7 @@ class FirstStudy:
 
     def text(self, command: str) -> str:
         """The text of the study file; `command` is the command that runs it."""
+        command = printable(command)
         lines = [f"# A first study. Check it:  {command.replace(' run ', ' check ', 1)}", f"# Run it:  {command}"]
         for key, value in self.content.items():
             if key not in ("cohort",):

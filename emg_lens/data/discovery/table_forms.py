@@ -56,6 +56,7 @@ def text_form(path: Path) -> TextForm | None:
     if sum(numeric) < max(2, 0.8 * (len(rows) - numeric.index(True)) if any(numeric) else 2):
         return None
     first = numeric.index(True)
+    first += _only_counts_columns(rows[first])
     above = next((i for i in range(first - 1, -1, -1) if any(cell.strip() for cell in rows[i])), -1)
     header = above >= 0 and len(rows[above]) == len(rows[first]) and not _mostly_numbers(rows[above], decimal)
     body = [row for row in rows[first:] if any(row)]
@@ -119,6 +120,13 @@ def _is_number(cell: str, decimal: str) -> bool:
 
 def _mostly_numbers(row: list[str], decimal: str) -> bool:
     return sum(_is_number(cell, decimal) for cell in row) > len(row) / 2
+
+
+def _only_counts_columns(row: list[str]) -> bool:
+    """Whether a row numbers the columns of a table without names, as pandas writes it: `0,1,2` or `,0,1,2`."""
+    with_index = row[0].strip() == ""
+    cells = [cell.strip() for cell in row[with_index:]]
+    return len(cells) > 2 - with_index and cells in ([str(i + k) for i in range(len(cells))] for k in (0, 1))
 
 
 def _kind_column(rows: list[list[str]]) -> int:
