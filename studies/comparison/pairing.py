@@ -136,11 +136,13 @@ def _same_trials(
     mine, theirs = (rows[rows["subject"].isin(common)] for rows in (mine, theirs))
     first_mine, first_theirs = (rows.drop_duplicates(["subject", "fold"]) for rows in (mine, theirs))
     both = first_mine.merge(first_theirs, on=["subject", "fold"], suffixes=("", "_other"))
+    divided = both.loc[both["repetitions"] != both["repetitions_other"], "subject"]  # block1 of 2 is not block1 of 3
+    both = both[~both["subject"].isin(divided)]
     by_fold = set(both["subject"])
     totals = [
         rows[~rows["subject"].isin(by_fold)].groupby("subject")[["trials", "repetitions", "n_trials"]].sum()
         for rows in (first_mine, first_theirs)
-    ]  # other names of folds: all test trials of a subject together
+    ]  # other folds: all test trials of a subject together
     both = pd.concat([both, totals[0].join(totals[1].add_suffix("_other")).reset_index()], ignore_index=True)
     wrong = both[both["repetitions"] != both["repetitions_other"]]
     if len(wrong):

@@ -234,11 +234,11 @@ def _differing_settings(results: Sequence[StudyResult], names: Sequence[str]) ->
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Flatten nested settings: `{"training.epochs": "45"}`."""
+    """Flatten nested settings without the empty ones: `{"training.epochs": "45"}`."""
     flat: dict[str, str] = {}
     for key, value in content.items():
         if isinstance(value, Mapping) and value:
             flat |= _flat(value, f"{prefix}{key}.")
-        else:
+        elif value is not None and value != {}:
             flat[f"{prefix}{key}"] = re.sub(r'^"|"$', "", json.dumps(value))
     return flat

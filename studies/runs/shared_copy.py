@@ -4,7 +4,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -70,14 +70,28 @@ def _copy_fit(source: Path, target: Path, private: Sequence[str], left_out: Iter
 
 
 def private_texts(study: StudySpec, folder: Path, data: str | None) -> list[str]:
-    """Return the paths that must not be in an archive, the longest first: of data, weights, run and home folder."""
+    """Return the paths that must not be in an archive, the longest first: those in the study, of data, run and home."""
     weights = [spec.model.pretrained for _, spec in study.cells if spec.model.pretrained]
     weights += [str(Path(os.path.expandvars(one)).expanduser()) for one in weights]
     places = [folder.absolute(), folder.resolve(), Path.cwd(), *(Path(one) for one in (data,) if one)]
     with suppress(RuntimeError):  # a user without a home folder
         places.append(Path.home())
-    texts = {*weights, *map(str, places), *(str(place.resolve()) for place in places)}
+    texts = {
+        *weights,
+        *_texts(study.model_dump(mode="json")),
+        *map(str, places),
+        *(str(place.resolve()) for place in places),
+    }
     return sorted((text for text in texts if Path(text).is_absolute() and len(text) >= SHORTEST), key=len, reverse=True)
+
+
+def _texts(content: Any) -> Iterator[str]:
+    """Every text in nested content, except keys."""
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, dict | list):
+        for one in content.values() if isinstance(content, dict) else content:
+            yield from _texts(one)
 
 
 def without_paths(content: Any, private: Sequence[str]) -> Any:
@@ -94,7 +108,8 @@ def without_paths(content: Any, private: Sequence[str]) -> Any:
     if not isinstance(content, str):
         return content
     for text in private:
-        content = re.sub(re.escape(text) + r"(?![\w-])", "~" if _is_home(text) else Path(text).name, content)
+        short = "~" if _is_home(text) else Path(text).name
+        content = re.sub(re.escape(text) + r"(?![\w-])", lambda _, short=short: short, content)
     content = _POSIX.sub(lambda found: found[0].rstrip("/").rpartition("/")[2], content)
     return _WINDOWS.sub(lambda found: re.split(r"[\\/]", found[0].rstrip("\\/"))[-1], content)
 

@@ -211,7 +211,7 @@ def runs(tmp_path_factory) -> list[StudyResult]:
     changes = [
         {},
         {"name": "longer", "training": base["training"] | {"epochs": 12}},
-        {"name": "moved", "split": {"by": "repetition", "train": [1, 2], "test": [3, 4]}},
+        {"name": "moved", "split": {"by": "repetition", "test": [3, 4]}},
     ]
     return [Study.parse(yaml.safe_dump(base | change)).run(out=folder, jobs=1) for change in changes]
 
@@ -244,6 +244,7 @@ def test_runs_with_other_test_trials_are_compared_without_pairs(runs):
     assert done.models["n_subjects"].isna().tolist() == [True, False]
     assert done.models["family_size"].tolist() == [2, 2]
     assert "were tested on other repetitions in the two runs" in done.notes["moved", ""][0]
+    assert done.settings[["reference", "other"]].to_numpy().tolist()[0] == ["[1, 3]", ""]  # train: null is none
     values = [one.cells[0].values[BASELINE] for one in (runs[0], runs[2])]
     ends = scipy.stats.ttest_ind(values[1], values[0], equal_var=False).confidence_interval()
     np.testing.assert_allclose(done.models[["ci_low", "ci_high"]].iloc[0], [100 * ends.low, 100 * ends.high])

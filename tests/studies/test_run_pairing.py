@@ -129,6 +129,16 @@ def test_only_shared_folds_are_averaged_and_other_names_of_folds_are_joined():
     assert pair.paired and (pair.reference[BASELINE].round(12) == 0.3).all()
 
 
+def test_folds_with_equal_names_and_other_trials_are_joined():
+    runs = []
+    for name, folds in (("one", {"1": [1, 2], "2": [3]}), ("two", {"1": [1], "2": [2], "3": [3]})):
+        fits = {f"{one}{fold}": trials_of(one, numbers) for one in SUBJECTS for fold, numbers in folds.items()}
+        runs.append(compared(name, fits, {fit: 0.2 * int(fit[1]) for fit in fits}))
+    pair = pair_cells(*runs)
+    assert pair.notes == ("Paired by subject: 5 subjects, the same 30 test trials.",)
+    assert (pair.reference[BASELINE].round(12) == 0.3).all() and (pair.other[BASELINE].round(12) == 0.4).all()
+
+
 def test_seeds_that_both_runs_have_are_compared():
     runs = []
     for name, seeds in (("one", "12"), ("two", "23")):

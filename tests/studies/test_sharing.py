@@ -20,7 +20,7 @@ from emg_lens.io.archives import ArchiveError
 from emg_lens.io.run_folder import RunFolderError
 from emg_lens.studies import StudyError, StudyResult, share_run, unpack_run
 from emg_lens.studies.fits.fit_store import MODEL_CARD, check_fit
-from emg_lens.studies.runs.shared_copy import without_paths
+from emg_lens.studies.runs.shared_copy import private_texts, without_paths
 from emg_lens.studies.spec.study_spec import StudySpec
 from emg_lens.studies.study import Study
 
@@ -127,6 +127,19 @@ def test_paths_of_weights_in_the_study_and_in_notes_are_shortened(real, tmp_path
 )
 def test_absolute_paths_become_their_last_part(text, expected):
     assert without_paths(text, []) == expected
+
+
+@pytest.mark.parametrize("name", [r"a\1b", r"a\g<0>b", r"back\slash", "x+(y"])
+def test_names_of_folders_are_no_regular_expressions(name):
+    assert without_paths(f"read /mnt/ann/{name}/S1.mat", [f"/mnt/ann/{name}"]) == f"read {name}/S1.mat"
+
+
+def test_a_path_with_spaces_in_the_options_of_a_data_set_is_private():
+    path = "/mnt/Ann Lee/my study/dataset.yaml"
+    cohort = {"dataset": "folder", "options": {"description": path}}
+    study = StudySpec.from_content(yaml.safe_load(TINY) | {"cohort": cohort, "conditions": NO_CONDITIONS})
+    private = private_texts(study, Path("/mnt/run"), None)
+    assert path in private and without_paths({"x": [path]}, private) == {"x": ["dataset.yaml"]}
 
 
 def test_damaged_and_unfinished_runs_are_refused(simulated, tmp_path):
