@@ -28,7 +28,7 @@ def probe(
     trials: Annotated[int, typer.Option("--trials", min=2, help="Number of random trials to run.")] = 4,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the weights and of the trials.")] = 0,
 ) -> None:
-    """Check a model for faults that change results in silence. One line for each check, with its number.
+    """Check a model for faults that change results without an error. One line for each check, with its number.
 
     The checks: the same output alone and in a batch, in any order, and twice; blindness to later input, if the model
     is causal; input and parameters without effect; edges that the model masks itself. The exit code is 0 if all

@@ -17,7 +17,7 @@ def share(
 ) -> None:
     """Write a run as one zip file: results, report, tables, figures and model cards, without recordings.
 
-    Paths of this machine are left out. Others write the report again with: emg-lens report RUN.zip
+    Paths of this machine are shortened to their last part. Others write the report again with: emg-lens report RUN.zip
 
     Example: emg-lens share runs/quickstart/0123456789 --out quickstart.zip
     """

@@ -90,7 +90,7 @@ class TrainingRecipe(SpecModel):
         more = [
             ("by step", self.schedule_by == "step"),
             (f"after {self.warmup_epochs} epochs of warm-up", self.warmup_epochs > 0),
-            (f"which reaches {100 * reached:.0f} % of it at most", reached < 0.995),
+            (f"the largest rate reached is {self.lr * reached:.3g}", reached < 0.995),
         ]
         fades, dropped = self.anneal_epochs > 0, self.edge_dropout
         others = [

@@ -66,7 +66,8 @@ def drop_table(comparison: ComparisonTables) -> pd.DataFrame:
     }
     shown, n = pd.DataFrame(table), rows["family_size"].max()
     shown.attrs["notes"] = [
-        f"Clear: the interval, corrected for the number of ablations ({n:.0f} at most), excludes zero.",
+        f"Clear: a t test that is corrected for the number of ablations ({n:.0f} at most) finds a difference. The"
+        " intervals are not corrected.",
         f"p: {' and '.join(rows['test'].unique())} test, corrected ({comparison.statistics.correction}).",
     ]
     return shown

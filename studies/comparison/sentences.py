@@ -36,7 +36,8 @@ def model_sentence(row: Mapping[str, Any], comparison: ComparisonTables) -> str:
     if paired and row["smallest"] == row["largest"]:
         if row["difference"] == 0:
             return (
-                f"No difference between {run} and {reference}: {metric} {value(row['other'])} in both, for {_all(n)}."
+                f"No difference between {run} and {reference}: {_all(n)} {_have(n)} the same {metric} in both (mean"
+                f" {value(row['other'])})."
             )
         how = "better" if gain > 0 else "worse"
         return (
@@ -110,6 +111,10 @@ def _number(x: float, comparison: ComparisonTables) -> str:
 
 def _all(n: float) -> str:
     return f"all {n:.0f} subjects" if n > 1 else "the only subject"
+
+
+def _have(n: float) -> str:
+    return "have" if n > 1 else "has"
 
 
 def _short(text: str) -> str:

@@ -78,7 +78,10 @@ def sentence(one: Verdict, cell: Cell) -> str:
         return f"{effect}. Whether this {harm(cell)} is specific is open: {which}."
     if one.reason == "random" and one.cut.n_random_hurt_less < len(one.cut.random):
         is_sensor = one.row.get("mode") == REMOVAL and " channel" not in one.row["edges"]
-        also = " Such a removal usually hits other sensors as well, so it cannot tell the sensors apart." * is_sensor
+        also = (
+            " Most of these random removals also remove channels of other sensors, so they cannot show which sensor"
+            " matters." * is_sensor
+        )
         return (
             f"{effect}. {controls_in_words(one, as_much=True)}, so this {harm(cell)} is not specific ({among}).{also}"
         )

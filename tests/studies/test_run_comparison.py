@@ -178,7 +178,7 @@ HAVE = "subjects have better models in B."
             "No clear answer, because an interval needs 5 subjects. On average, the models of B are better than those"
             f" of A by 5.0 pp (changes from 0.0 to 10.0): accuracy 0.600 and 0.550; 2 of 3 {HAVE}",
         ),
-        ((HALF, HALF), "No difference between B and A: accuracy 0.520 in both, for all 6 subjects."),
+        ((HALF, HALF), "No difference between B and A: all 6 subjects have the same accuracy in both (mean 0.520)."),
         (
             ([0.5] * 5, [0.75] * 5),
             f"{ARE_BETTER} 25.0 pp in all 5 subjects (accuracy 0.750 and 0.500). All changes are equal, so there is no"
@@ -235,7 +235,7 @@ def test_whole_runs_are_compared_and_written(runs, tmp_path):
 
 def test_a_whole_run_equals_itself(runs):
     done = compare_runs(runs[0], runs[0])
-    assert str(done).startswith("No difference between tiny (2) and tiny (1): accuracy")
+    assert str(done).startswith("No difference between tiny (2) and tiny (1): all 5 subjects have the same accuracy")
     assert (done.ablations[["difference", "smallest", "largest"]] == 0).all(axis=None) and done.settings.empty
 
 

@@ -383,7 +383,7 @@ def test_only_for_a_removed_sensor_random_removals_also_hit_other_sensors(remove
     cell = replace(cell_of(scores), controls=pd.concat(controls))
     text = sentence(verdict_on(cell, "cut"), cell)
     assert "1 of 20 random removals of as many channels hurt as much or more, so this drop is not specific" in text
-    assert ("so it cannot tell the sensors apart." in text) == says_so
+    assert ("so they cannot show which sensor matters." in text) == says_so
 
 
 def test_no_sentence_says_that_edges_carry_or_need_or_prove_anything():

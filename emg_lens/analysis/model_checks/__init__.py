@@ -1,1 +1,1 @@
-"""Checks of a model before it is studied: faults that change results in silence."""
+"""Checks of a model before it is studied: faults that change results without an error."""

@@ -66,7 +66,7 @@ def check_model(
     checks: Sequence[str] | None = None,
     output: OutputFunction | None = None,
 ) -> CheckReport:
-    """Check a model for faults that change results in silence, before a study interprets it (docs/model-checks.md).
+    """Check a model for faults that change results without an error, before a study (docs/model-checks.md).
 
     Works for our models, models of TransformerLens, and any torch module that takes one tensor and returns a tensor of
     floats (or several; `logits` count, or the first one). The model is not changed.

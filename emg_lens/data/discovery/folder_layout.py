@@ -2,8 +2,9 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ GUESS_HZ, MYO_HZ = 1000.0, 200.0
 SAME_RATE = 0.012
 """Measured rates of one sensor may differ by this fraction."""
 TIMES_AGREE = 0.01
+Look = Callable[[Path, str | None], FileContent]
 
 
 @dataclass
@@ -71,9 +73,10 @@ def find_layout(place: Path, fs: float | None) -> FolderLayout:
         raise DataError(f"--fs {fs:g} is one sample every {1 / max(fs, 1e-9):.3g} s; write Hz: 200 for 0.2 kHz")
     root = place.parent if place.is_file() else place
     files = [place] if place.is_file() else files_below(place)
-    chosen, ignored = _data_files(files, root)
+    look = lru_cache(maxsize=4)(look_at)  # a large file takes long
+    chosen, ignored = _data_files(files, root, look)
     paths = [path.relative_to(root).as_posix() for path in chosen]
-    first = look_at(chosen[0], None)
+    first = look(chosen[0], None)
     pattern = find_pattern(paths, "label" in first.sources, place.stem if place.is_file() else place.resolve().name)
     pattern = _with_events(pattern, root)
     layout = FolderLayout(root, pattern, assumed=[*pattern.assumed])
@@ -84,7 +87,7 @@ def find_layout(place: Path, fs: float | None) -> FolderLayout:
         layout.odd.append(f"{left} files have other names and are not read: {some}")
     if ignored:
         layout.seen.append(f"not read, as they hold no samples or are of another kind: {', '.join(ignored)}")
-    contents = _contents(root, pattern)
+    contents = _contents(root, pattern, look)
     _describe(layout, contents, fs)
     return layout
 
@@ -116,7 +119,7 @@ def look_at(path: Path, default: str | None) -> FileContent:
     return FileContent() if form is None else table_content(path, form, default)
 
 
-def _data_files(files: Sequence[Path], root: Path) -> tuple[list[Path], list[str]]:
+def _data_files(files: Sequence[Path], root: Path, look: Look) -> tuple[list[Path], list[str]]:
     """The files of the kind that holds most samples, and the other kinds in words."""
     groups: dict[str, list[Path]] = defaultdict(list)
     for path in files:
@@ -131,7 +134,7 @@ def _data_files(files: Sequence[Path], root: Path) -> tuple[list[Path], list[str
         if Path(f"x{kind}").suffix not in (*TABLES, *READERS):
             continue
         try:
-            if any(look_at(path, None).signals for path in some[:: max(1, len(some) // 3)][:3]):
+            if any(look(path, None).signals for path in some[:: max(1, len(some) // 3)][:3]):
                 sizes[kind] = sum(regular_file(path).stat().st_size for path in some)
         except DataError as error:
             reasons.append(str(error))
@@ -146,7 +149,7 @@ def _data_files(files: Sequence[Path], root: Path) -> tuple[list[Path], list[str
     return sorted(groups[best]), others
 
 
-def _contents(root: Path, pattern: FilePattern) -> dict[str, list[FileContent]]:
+def _contents(root: Path, pattern: FilePattern, look: Look) -> dict[str, list[FileContent]]:
     """Contents of some files of each part ("" if each recording is one file)."""
     by_part: dict[str, list[str]] = defaultdict(list)
     for path, part in zip(pattern.paths, pattern.values.get(PART, [""] * len(pattern.paths)), strict=True):
@@ -154,7 +157,7 @@ def _contents(root: Path, pattern: FilePattern) -> dict[str, list[FileContent]]:
     contents: dict[str, list[FileContent]] = {}
     for part, paths in by_part.items():
         step = max(1, len(paths) // SAMPLED)
-        contents[part] = [look_at(root / path, sensor_of(part)) for path in paths[::step][:SAMPLED]]
+        contents[part] = [look(root / path, sensor_of(part)) for path in paths[::step][:SAMPLED]]
     return contents
 
 
@@ -301,7 +304,8 @@ def _describe_sources(layout: FolderLayout, contents: dict[str, list[FileContent
     if "session" in fields and description.get("repetition") == {"field": "repetition"}:
         del description["repetition"]
         layout.assumed.append(
-            "repetitions are numbered on from one session to the next, so that no two sessions share a number"
+            "repetitions are counted through all sessions of a subject; the numbers in the names are not used, because"
+            " they start again in each session"
         )
     if "label" not in description:
         layout.odd.append("no labels were found: neither in the names of the files nor inside them")

@@ -127,7 +127,7 @@ def _sizes(data: RecordedData) -> list[str]:
         lengths, numbers = table["seconds"], table.groupby(["subject", "label"])["repetition"].nunique()
         lines.append(
             f"{len(table)} repetitions of {table['label'].nunique()} gestures, {between(numbers.min(), numbers.max())}"
-            f" of each, {between(lengths.min(), lengths.max())} s long"
+            f" of each in a subject, {between(lengths.min(), lengths.max())} s long"
         )
     return lines
 

@@ -129,7 +129,8 @@ def first_study(name: str, dataset: str, options: Mapping[str, Any], data: Recor
     study.comments["training"] = "small, for a few minutes on two cores"
     if len(data.repetitions["subject"].unique()) < ENOUGH_SUBJECTS:
         study.assumed.append(
-            f"intervals and tests need at least {ENOUGH_SUBJECTS} subjects; with fewer, each subject is shown"
+            f"with fewer than {ENOUGH_SUBJECTS} subjects there are no intervals; emg-lens check says how many a test"
+            " needs"
         )
     return study
 
@@ -197,7 +198,8 @@ def _segment_and_split(study: FirstStudy, data: RecordedData) -> tuple[dict[str,
             "stride_s": max(0.02, _rounded((stop - window) / 3)),
         }
         study.comments["cohort.segment"] = (
-            f"repetitions last {between(seconds.min(), seconds.max())} s and are used whole"
+            f"repetitions last {between(seconds.min(), seconds.max())} s; windows of {window:g} s from the first"
+            f" {stop:g} s"
         )
     else:
         window = WINDOW_S if low >= WINDOW_S else max(_rounded(low), 0.02)

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from emg_lens.cli import app
 from emg_lens.data import load_dataset
+from emg_lens.data.discovery import folder_layout
 from emg_lens.data.discovery.description_text import commented, on_one_line
 from emg_lens.data.discovery.file_names import find_pattern
 from emg_lens.data.recording import DataError
@@ -96,3 +97,14 @@ def test_a_broken_link_among_the_files_is_named(tmp_path, written):
     result = new(tmp_path)
     assert result.exit_code != 0 and isinstance(result.exception, DataError)
     assert "link to a file that does not exist" in str(result.exception)
+
+
+def test_each_file_is_looked_at_once(tmp_path, written, monkeypatch):
+    written(tmp_path)
+    seen = []
+    looked = folder_layout.table_content
+    monkeypatch.setattr(folder_layout, "table_content", lambda path, *more: seen.append(path) or looked(path, *more))
+    folder_layout.find_layout(tmp_path / "S1" / "fist_1.csv", 1000)
+    assert len(seen) == 1
+    folder_layout.find_layout(tmp_path, 1000)
+    assert len(seen) < 1 + 3 + 1 + 6
