@@ -30,7 +30,6 @@ class RecordedData:
         repetitions: One row per repetition: subject, label, repetition, seconds, recording.
         sensors: For each modality: number of channels, rate (Hz), the sensor's own rate, whether samples are never
             negative.
-        classes: Name of each label.
         odd: Sentences on what looks wrong.
         n_recordings: Number of recordings.
         seconds: Their duration in all.
@@ -38,7 +37,6 @@ class RecordedData:
 
     repetitions: pd.DataFrame
     sensors: dict[str, tuple[int, float, float, bool]]
-    classes: dict[int, str] = field(default_factory=dict)
     odd: list[str] = field(default_factory=list)
     n_recordings: int = 0
     seconds: float = 0.0
@@ -46,7 +44,7 @@ class RecordedData:
 
 def read_recorded(dataset: str, root: Path, options: Mapping[str, Any], progress: Progress) -> RecordedData:
     """Read all recordings of a data set once, subject by subject, and count what they hold."""
-    tables, sensors, classes = [], {}, {}
+    tables, sensors = [], {}
     notes: list[str] = []
     odd: dict[str, list[str]] = defaultdict(list)
     seconds = 0.0
@@ -58,7 +56,6 @@ def read_recorded(dataset: str, root: Path, options: Mapping[str, Any], progress
         table = recording.trials
         tables.append(table.assign(subject=recording.subject, seconds=table["stop"] - table["start"], recording=k))
         notes += [note for note in recording.notes if "one value in the whole recording" not in note]  # see below
-        classes |= {int(one): str(name) for one, name in recording.meta.get("class_names", {}).items()}
         seconds += max(signal.duration for signal in recording.signals.values())
         _look_at_signals(recording, sensors, odd)
     for _ in bar:
@@ -66,7 +63,7 @@ def read_recorded(dataset: str, root: Path, options: Mapping[str, Any], progress
     every = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     found = _in_one_line(odd)
     found += unique_notes(same[0] for same in notes_by_kind(notes))
-    return RecordedData(every, sensors, classes, found, len(tables), seconds)
+    return RecordedData(every, sensors, found, len(tables), seconds)
 
 
 def _look_at_signals(recording: Recording, sensors: dict, odd: dict[str, list[str]]) -> None:
