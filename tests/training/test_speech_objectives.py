@@ -102,8 +102,6 @@ def test_trials_with_other_targets_are_refused():
     for objective, trials in ((CTC, plain), (CTC, audio), (FRAMES, plain), (FRAMES, text)):
         with pytest.raises(FitError, match="the trials have no"):
             objective.targets(trials)
-    with pytest.raises(FitError, match="label_smoothing"):
-        CTC.losses(torch.zeros(1, 4, 4), text_targets(["a"], [1.0]), TrainingRecipe(epochs=1, label_smoothing=0.1))
 
 
 def test_frame_loss_equals_the_sum_over_target_frames():
