@@ -27,7 +27,12 @@ def new(
     as_: Annotated[
         str | None, typer.Option("--as", help="Data set that reads the files; folder: describe them in dataset.yaml.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace dataset.yaml and study.yaml.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Replace study.yaml. A dataset.yaml is kept and used: delete it to write it anew."
+        ),
+    ] = False,
 ) -> None:
     r"""Look at your recordings, and write a description of them and a first study.
 
@@ -55,8 +60,14 @@ def new(
     if folder.is_dir() and not (folder.stat().st_mode & WRITABLE and os.access(folder, os.W_OK)):
         raise DataError(f"{folder} is read-only; give another folder with --out")
     if study_file.exists() and not force:
-        raise DataError(f"{study_file} exists; give another --out, or --force to replace it")
-    dataset = as_ or (DESCRIBED.name if described.exists() and not force else recognised(data))
+        raise DataError(f"{study_file} exists; delete it, or give --force to replace it, or another folder with --out")
+    dataset = as_ or (DESCRIBED.name if described.exists() else recognised(data))
+    if fs is not None and dataset != DESCRIBED.name:
+        raise DataError(f"--fs {fs:g}: the loader of {dataset} has the sampling rate; leave --fs out")
+    if fs is not None and described.exists():
+        raise DataError(
+            f"--fs {fs:g}: {described} exists and states the sampling rate; correct fs there, or delete the file"
+        )
     written, options = [study_file], {}
     if dataset != DESCRIBED.name:
         proposal = with_study(dataset, data, data.resolve().stem, {}, _progress)
@@ -65,7 +76,7 @@ def new(
             terminal.say(f"{own} --as folder describes them instead.")
     else:
         options = {} if folder.resolve() == root.resolve() else {"description": str(described.resolve())}
-        if described.exists() and not force:
+        if described.exists():
             found = existing_description(described)
         else:
             found = described_proposal(data, fs, _progress, _ask_rate)

@@ -1,5 +1,6 @@
 """From a folder or file to a description, a first study, and what was seen and assumed."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -75,12 +76,18 @@ def described_proposal(
 
 def existing_description(path: Path) -> DataProposal:
     """Use the description that stands in the folder already."""
-    return DataProposal(DESCRIBED.name, path.parent, seen=[f"{path} exists and is used; --force writes it anew"])
+    marked = re.findall(r"^ *(\w+):.*# (ASSUMED\b.*)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return DataProposal(
+        DESCRIBED.name,
+        path.parent,
+        seen=[f"{path} exists and is used; delete it to describe the recordings anew"],
+        assumed=[f"{'the sampling rate' if key == 'fs' else key}: {what} [{path.name}]" for key, what in marked],
+    )
 
 
 def rejected_description(path: Path, error: DataError) -> DataError:
     """The error of recordings that do not fit their description, with the way on."""
-    return DataError(f"{error}; {path} is written: correct it there, and run the command again without --force")
+    return DataError(f"{error}; {path} is written: correct it there, and run the command again without --fs")
 
 
 def with_study(

@@ -351,7 +351,7 @@ def test_numbers_alone_in_the_names_and_scalars_inside(tmp_path, emg):
             "one sample every 5 s; write Hz: 200 for 0.2 kHz",
         ),
         ({"a.csv": "emg1,emg2\n" + "1,2\n3,1\n" * 40}, ("--fs", "200"), "1 gesture and no force, angles or glove"),
-        ({"study.yaml": "name: x\n"}, (), "study.yaml exists; give another --out, or --force"),
+        ({"study.yaml": "name: x\n"}, (), "study.yaml exists; delete it, or give --force"),
     ],
 )
 def test_what_cannot_be_described_is_an_error_of_one_line(tmp_path, content, options, message):
@@ -371,8 +371,23 @@ def test_a_corrected_description_is_used_and_kept(tmp_path, emg):
     (tmp_path / "study.yaml").unlink()
     output, description, _ = new(tmp_path)
     assert "exists and is used" in output and description["label"]["classes"]["fist"] == "closed fist"
-    output, description, _ = new(tmp_path, "--force", "--fs", "1000")
-    assert description["label"]["classes"]["fist"] == "fist"
+    output, description, _ = new(tmp_path, "--force")
+    assert "delete it to describe" in output and description["label"]["classes"]["fist"] == "closed fist"
+    file.unlink()
+    assert new(tmp_path, "--force", "--fs", "1000")[1]["label"]["classes"]["fist"] == "fist"
+
+
+def test_a_rate_is_refused_where_it_stands_elsewhere_and_an_assumed_one_is_said_again(tmp_path, emg):
+    for gesture, repetition in product(range(3), (1, 2, 3)):
+        np.save(tmp_path / f"{NAMES[gesture]}_{repetition}.npy", emg(gesture))
+    assert "sampling rate is 1000 Hz (a guess)" in new(tmp_path)[0]
+    before = (tmp_path / "dataset.yaml").read_text()
+    result = CliRunner().invoke(app, ["new", "--data", str(tmp_path), "--force", "--fs", "500"])
+    assert "--fs 500" in str(result.exception) and "correct fs there" in str(result.exception)
+    assert (tmp_path / "dataset.yaml").read_text() == before
+    assert "the sampling rate: ASSUMED (a guess)" in new(tmp_path, "--force")[0]
+    result = CliRunner().invoke(app, ["new", "--data", str(tmp_path), "--force", "--as", "uci-emg", "--fs", "500"])
+    assert "the loader of uci-emg has the sampling rate" in str(result.exception)
 
 
 def test_nothing_is_written_into_a_read_only_folder(tmp_path, emg):
