@@ -12,7 +12,15 @@ from emg_lens.layout import TokenLayout
 from emg_lens.plotting.cells import draw_cells, name_cells, name_tokens, token_owners
 from emg_lens.plotting.panels import axes_or_new, colour_bar, in_style, plain_text
 from emg_lens.plotting.style import COLUMN, PAGE
-from emg_lens.plotting.values import CellGrid, grid_of, numbers, table_of
+from emg_lens.plotting.values import (
+    CellGrid,
+    check_limits,
+    check_single,
+    grid_of,
+    numbers,
+    table_of,
+    whole_columns,
+)
 from emg_lens.plotting.words import layer_name
 from emg_lens.validation import ArgumentError, checked, short
 
@@ -20,6 +28,8 @@ MOST_CLASSES = 12
 """Up to this many classes, a confusion matrix shows its numbers."""
 LEAST_SHOWN = 0.005
 """Smaller fractions of a class have no number."""
+MOST_HEAD_NAMES = 10
+"""With more heads than this, only every second, third, ... has a name."""
 
 
 @checked
@@ -40,8 +50,9 @@ def plot_heads(
     Values with a sign have orange and violet colours, centred at 0.
 
     Args:
-        values: Numbers `[layer, head]` (array or tensor), or a data frame with the columns `layer`, `head` (0-based)
-            and `value`, or a result with such a table. Heads without a row are grey.
+        values: Numbers `[layer, head]` (array, tensor or nested lists), or a data frame with the columns `layer`, `head`
+            (0-based) and `value`, or a result with such a table. It has one row per head. Heads without a row are grey,
+            up to the last layer and the last head of the table.
         value: Column of the values; only for a table.
         label: Name of the values, at the colour bar.
         low_is_good: Whether positive values are orange and negative ones violet; False exchanges the colours, so that
@@ -55,7 +66,8 @@ def plot_heads(
         The axes.
 
     Raises:
-        ArgumentError: An array of another shape, lacking columns, values that are not finite, an unknown layer or head.
+        ArgumentError: An array of another shape, lacking columns, values that are not finite, an unknown layer or head,
+            several rows of one head, limits that are exchanged.
 
     Example:
         >>> import numpy as np
@@ -64,15 +76,18 @@ def plot_heads(
         >>> [tick.get_text() for tick in axes.get_yticklabels()], axes.texts[0].get_text()
         (['L1', 'L2'], '†')
     """
-    if isinstance(values, pd.DataFrame) or not hasattr(values, "shape"):
+    low, high = check_limits(limits)
+    if isinstance(values, pd.DataFrame) or not (hasattr(values, "shape") or isinstance(values, list | tuple)):
         table = table_of("values", values, ["layer", "head", value], ["layer", "head", value])
-        layers, heads = (sorted(map(int, table[name].unique())) for name in ("layer", "head"))
+        table = whole_columns("values", table, ["layer", "head"])
+        check_single("values", table, ["layer", "head"], value)
+        layers, heads = (list(range(int(table[name].max()) + 1)) for name in ("layer", "head"))
         grid = grid_of("values", table, value, layers, heads, ("layer", "head"))
     else:
         grid = numbers("values", values, ("layer", "head"))
         layers, heads = list(range(grid.shape[0])), list(range(grid.shape[1]))
     ax = axes_or_new(ax, min(COLUMN, 1.6 + 0.28 * len(heads)), 0.9 + 0.28 * len(layers))
-    image = draw_heads(ax, grid, layers, heads, limits or (None, None), low_is_good, marks or {})
+    image = draw_heads(ax, grid, layers, heads, (low, high), low_is_good, marks or {})
     if bar:
         colour_bar(image, [ax], label)
     return ax
@@ -95,7 +110,9 @@ def draw_heads(
             f" {short(list(heads))}"
         )
     image = draw_cells(ax, grid, low=limits[0], high=limits[1], low_is_good=low_is_good, aspect="auto")
-    name_cells(ax, list(map(layer_name, layers)), [f"H{int(head)}" for head in heads])
+    name_cells(ax, list(map(layer_name, layers)), [])
+    named = range(0, len(heads), -(-len(heads) // MOST_HEAD_NAMES))
+    ax.set_xticks(named, [f"H{int(heads[at])}" for at in named])
     for (layer, head), mark in marks.items():
         ax.text(list(heads).index(head), list(layers).index(layer), plain_text(mark), ha="center", va="center")
     return image
@@ -109,16 +126,19 @@ def plot_confusion(matrix: Any, names: Sequence[str] | None = None, *, ax: Axes 
     Up to 12 classes have numbers, in per cent.
 
     Args:
-        matrix: Counts or weights `[performed, predicted]`: an array, or a data frame that is named by the classes. Rows
-            are divided by their sums.
-        names: Names of the classes; default: the columns of the data frame, or the indices.
+        matrix: Counts or weights `[performed, predicted]`: an array, or a data frame whose index and columns name the
+            classes, such as `pandas.crosstab(performed, predicted)`. A class that is only in one of them has a row or
+            column of zeros. Rows are divided by their sums.
+        names: Names of the classes, in order. If they contain the names in the data frame, its rows and columns are
+            arranged accordingly. Default: names in the data frame, or the indices.
         ax: Where to draw; default: a new figure.
 
     Returns:
         The axes.
 
     Raises:
-        ArgumentError: A matrix that is not square, negative or not finite; a wrong number of names.
+        ArgumentError: A matrix that is not square, negative or not finite; a wrong number of names; a data frame whose
+            index and columns have no class in common, or a class twice.
 
     Example:
         >>> from emg_lens.plotting import plot_confusion
@@ -127,8 +147,8 @@ def plot_confusion(matrix: Any, names: Sequence[str] | None = None, *, ax: Axes 
         ['90', '10', '30', '70']
     """
     if isinstance(matrix, pd.DataFrame):
+        matrix = _by_class(matrix, names)
         names = list(map(str, matrix)) if names is None else names
-        matrix = matrix.to_numpy()
     counts = numbers("matrix", matrix, ("performed", "predicted")).filled(0)
     n = len(counts)
     if counts.shape != (n, n) or (counts < 0).any():
@@ -150,6 +170,31 @@ def plot_confusion(matrix: Any, names: Sequence[str] | None = None, *, ax: Axes 
     ax.set_ylabel("Performed")
     colour_bar(image, [ax], "Fraction of repetitions", shrink=0.8)
     return ax
+
+
+def _by_class(matrix: pd.DataFrame, names: Sequence[str] | None) -> pd.DataFrame:
+    """Return the matrix with the same classes, in the same order, in rows and columns."""
+    performed, predicted = matrix.index.tolist(), matrix.columns.tolist()
+    for axis, own in (("index", performed), ("columns", predicted)):
+        twice = [name for name in own if own.count(name) > 1]
+        if twice:
+            raise ArgumentError(f"matrix names the class {twice[0]!r} twice in its {axis}; expected each class once")
+    if performed == list(range(len(predicted))):  # rows without names
+        performed = predicted
+        matrix = matrix.set_axis(performed, axis=0)
+    if performed and predicted and not {*performed} & {*predicted}:
+        raise ArgumentError(
+            f"matrix has the index {short(performed)} and the columns {short(predicted)}; expected names of the same"
+            " classes in both"
+        )
+    classes = list(dict.fromkeys([*predicted, *performed]))
+    if names is not None and {*classes} <= {*names}:
+        classes = list(names)
+    elif (
+        {*performed} != {*predicted} and matrix.index.is_monotonic_increasing and matrix.columns.is_monotonic_increasing
+    ):
+        classes = sorted(classes)
+    return matrix.reindex(index=classes, columns=classes, fill_value=0)
 
 
 @checked
@@ -193,7 +238,7 @@ def plot_patching(
         ['L1', 'L2']
     """
     grid: CellGrid = numbers("values", values, ("layer", len(layout)))
-    low, high = limits or (None, None)
+    low, high = check_limits(limits)
     ax = axes_or_new(ax, COLUMN, 1.0 + 0.26 * len(grid))
     image = draw_cells(ax, grid, low=low, high=high, low_is_good=low_is_good, aspect="auto")
     layers = list(map(layer_name, range(len(grid))))

@@ -93,6 +93,38 @@ def grid_of(
     return np.ma.masked_invalid(sums.reindex(index=list(rows), columns=list(columns)).to_numpy(float))
 
 
+def whole_columns(what: str, table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Return the table with these columns, such as `layer`, as integers from 0; other numbers are errors."""
+    for name in names:
+        column = table[name].to_numpy(float)
+        wrong = column[(column < 0) | (column % 1 != 0)]
+        if len(wrong):
+            raise ArgumentError(f"{what}: {name} is {wrong[0]:g} in a row; expected whole numbers from 0")
+    return table.assign(**{name: table[name].astype(int) for name in names})
+
+
+def check_single(what: str, table: pd.DataFrame, ends: Sequence[str], value: str) -> None:
+    """Check that the table has one row for each combination of these columns."""
+    rows = table.groupby(list(ends), sort=False).size()
+    if rows.max() > 1:
+        several = rows[rows > 1].reset_index().iloc[0]
+        place = ", ".join(f"{name} {several[name]:g}" for name in ends)
+        raise ArgumentError(
+            f"{what} has {rows[rows > 1].iloc[0]} rows for {place}; expected one; average them first:"
+            f" table.groupby({list(ends)}, as_index=False)[{value!r}].mean()"
+        )
+
+
+def check_limits(limits: tuple[float | None, float | None] | None) -> tuple[float | None, float | None]:
+    """Return the limits, or (None, None) without; exchanged or infinite ones are errors."""
+    low, high = limits or (None, None)
+    if not all(np.isfinite(one) for one in (low, high) if one is not None):
+        raise ArgumentError(f"limits={limits}; expected finite numbers")
+    if low is not None and high is not None and low > high:
+        raise ArgumentError(f"limits={limits}; expected the lower value first: ({high:g}, {low:g})")
+    return low, high
+
+
 def chosen(what: str, one: int | None, known: Sequence[int]) -> list[int]:
     """Return one of the layers or heads, or all of them for None."""
     if one is None:

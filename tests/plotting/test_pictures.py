@@ -42,6 +42,7 @@ FLOW = pd.DataFrame(
 EDGES = pd.DataFrame(
     {"layer": [0, 1], "dest": ["emg.1", "cls"], "src": ["acc.0", "emg.1"], "head": [0, 2], "score": [1, 2]}
 )
+HEAD_ROWS = pd.DataFrame({"layer": [0, 1], "head": [0, 0], "difference": [0.5, 1.0]})
 CURVE = pd.DataFrame({"n": [4, 8, 16, 4, 8, 16], "y": [0.5, 0.6, 0.8, 0.4, 0.5, 0.6], "of": list("aaabbb")})
 
 
@@ -204,6 +205,26 @@ def test_heads_from_a_table_and_from_an_array_are_the_same():
     assert reds[0][2] > reds[0][0] and reds[1][0] > reds[1][2]  # violet, orange
 
 
+def test_heads_without_a_row_are_grey_up_to_the_last_layer_and_head():
+    table = pd.DataFrame({"layer": [1, 3], "head": [2.0, 0.0], "difference": [1.0, -2.0]})
+    ax = plot_heads(table)
+    expected = np.full((4, 3), np.nan)
+    expected[1, 2], expected[3, 0] = 1, -2
+    np.testing.assert_array_equal(shown(ax).filled(np.nan), expected)
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["L1", "L2", "L3", "L4"]
+    np.testing.assert_array_equal(shown(plot_heads(HEADS.tolist())), HEADS)
+
+
+@pytest.mark.parametrize("n", [8, 12, 16, 32])
+def test_names_of_many_heads_do_not_overlap(n):
+    ax = plot_heads(RNG.normal(size=(3, n)), label="Change in accuracy")
+    ax.figure.draw_without_rendering()
+    names = [one for one in ax.get_xticklabels() if one.get_text()]
+    boxes = [one.get_window_extent() for one in names]
+    assert all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:], strict=False))
+    assert [(one.get_position()[0], one.get_text()) for one in names][1:2] == [(-(-n // 10), f"H{-(-n // 10)}")]
+
+
 def test_a_flow_sums_the_rows_of_a_cell_and_keeps_the_order_of_the_layout():
     doubled = pd.concat([FLOW, FLOW])
     panels = plot_flow(doubled, layout=LAYOUT)
@@ -224,6 +245,29 @@ def test_a_confusion_matrix_is_that_of_scikit_learn():
     ax = plot_confusion(frame)
     assert [one.get_text() for one in ax.texts] == ["75", "25"]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["a", "b"]
+
+
+def test_rows_and_columns_of_a_confusion_matrix_are_aligned_by_their_names():
+    performed, predicted = np.array(list("aabbcc")), np.array(list("abbbba"))  # c is never predicted
+    expected = confusion_matrix(performed, predicted, labels=list("abc"), normalize="true")
+    table = pd.crosstab(performed, predicted)
+    for own in (table, table[["b", "a"]].iloc[::-1]):
+        ax = plot_confusion(own)
+        order = ["abc".index(tick.get_text()) for tick in ax.get_xticklabels()]
+        assert sorted(order) == [0, 1, 2]
+        np.testing.assert_allclose(shown(ax), expected[np.ix_(order, order)])
+    assert [tick.get_text() for tick in plot_confusion(table).get_yticklabels()] == list("abc")
+    never = plot_confusion(pd.crosstab(predicted, performed))  # c is never performed
+    np.testing.assert_allclose(
+        shown(never), confusion_matrix(predicted, performed, labels=list("abc"), normalize="true")
+    )
+    named = plot_confusion(table, list("cabd"))
+    np.testing.assert_allclose(shown(named)[:3, :3], expected[np.ix_([2, 0, 1], [2, 0, 1])])
+    assert not shown(named)[3].any() and not shown(named)[:, 3].any()
+    renamed = plot_confusion(table, ["fist", "open", "rest"])
+    np.testing.assert_allclose(shown(renamed), expected)
+    unnamed = plot_confusion(pd.DataFrame([[3, 1], [0, 2]], columns=["x", "y"]))
+    np.testing.assert_allclose(shown(unnamed), [[0.75, 0.25], [0, 1]])
 
 
 def test_boxes_of_a_sweep_have_the_medians_of_the_subjects():
@@ -276,6 +320,17 @@ WRONG = {
         "live has shape"),
     "shape of tokens": (lambda: plot_token_map(np.ones((2, 3)), LAYOUT),
         r"values has shape \[2, 3\]; expected \[12, 12\]"),
+    "several rows of a head": (lambda: plot_heads(pd.concat([HEAD_ROWS] * 6)),
+        r"values has 6 rows for layer 0, head 0; expected one; average them first: table.groupby\(\['layer', 'head'\]"),
+    "head 0.5": (lambda: plot_heads(HEAD_ROWS.assign(head=0.5)), "values: head is 0.5 in a row; expected whole numbers"),
+    "ragged heads": (lambda: plot_heads([[1.0], [1.0, 2.0]]), "values=.*expected an array of numbers"),
+    "exchanged colours of heads": (lambda: plot_heads(HEADS, limits=(1, 0)),
+        r"limits=\(1, 0\); expected the lower value first: \(0, 1\)"),
+    "exchanged colours of patching": (lambda: plot_patching(np.ones((2, N)), LAYOUT, limits=(1, 0)), "limits="),
+    "classes of other names": (lambda: plot_confusion(pd.DataFrame([[1, 2], [3, 4]], ["a", "b"], ["c", "d"])),
+        r"matrix has the index \['a', 'b'\] and the columns \['c', 'd'\]; expected names of the same classes"),
+    "a class twice": (lambda: plot_confusion(pd.DataFrame([[1, 2], [3, 4]], ["a", "a"], ["a", "b"])),
+        "matrix names the class 'a' twice in its index"),
     "NaN in heads": (lambda: plot_heads(np.array([[1.0, np.nan]])),
         r"values is nan at \[0, 1\]; expected finite numbers"),
     "infinite heads": (lambda: plot_heads(np.array([[np.inf]])), "values is inf"),
