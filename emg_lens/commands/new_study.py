@@ -29,9 +29,7 @@ def new(
     ] = None,
     force: Annotated[
         bool,
-        typer.Option(
-            "--force", help="Replace study.yaml. A dataset.yaml is kept and used: delete it to write it anew."
-        ),
+        typer.Option("--force", help="Replace study.yaml. A dataset.yaml stays and is used: delete it for a new one."),
     ] = False,
 ) -> None:
     r"""Look at your recordings, and write a description of them and a first study.

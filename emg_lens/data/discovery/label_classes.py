@@ -1,5 +1,6 @@
 """The values of labels in a described folder, and names for them."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -44,6 +45,13 @@ def name_classes(layout: FolderLayout, progress: Progress) -> None:
             label[kind] = [_number(value) for value in some]
             layout.comments[f"label.{kind}"] = f"ASSUMED: means {kind}, which is no class"
             layout.assumed.append(f"the label {', '.join(map(repr, some))} means {kind}, which is no class")
+    same: dict[str, list[str]] = {}
+    for value in gestures:
+        same.setdefault(re.sub(r"[\W_]+", "", value.casefold()), []).append(value)
+    for alike in same.values():
+        if len(alike) > 1 and not number:
+            names = " and ".join(map(repr, alike))
+            layout.odd.append(f"the labels {names} are {len(alike)} gestures: write them alike if they are one")
     layout.seen.append(f"{len(gestures)} gestures: {', '.join(gestures[:8])}{', ...' if len(gestures) > 8 else ''}")
 
 

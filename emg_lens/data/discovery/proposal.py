@@ -119,6 +119,7 @@ def with_study(
     proposal.odd += data.odd
     proposal.study = first_study(name, dataset, options, data)
     proposal.assumed += proposal.study.assumed
+    proposal.odd += proposal.study.odd
     return proposal
 
 
@@ -164,3 +165,4 @@ def _of_trials(proposal: DataProposal, name: str) -> None:
     study.assumed = [text for text in study.assumed if not text.startswith("emg:")]
     proposal.study = study
     proposal.assumed += study.assumed
+    proposal.odd += study.odd

@@ -33,6 +33,7 @@ class RecordedData:
         odd: Sentences on what looks wrong.
         n_recordings: Number of recordings.
         seconds: Their duration in all.
+        class_names: Name of each label.
     """
 
     repetitions: pd.DataFrame
@@ -40,11 +41,12 @@ class RecordedData:
     odd: list[str] = field(default_factory=list)
     n_recordings: int = 0
     seconds: float = 0.0
+    class_names: dict[int, str] = field(default_factory=dict)
 
 
 def read_recorded(dataset: str, root: Path, options: Mapping[str, Any], progress: Progress) -> RecordedData:
     """Read all recordings of a data set once, subject by subject, and count what they hold."""
-    tables, sensors = [], {}
+    tables, sensors, class_names = [], {}, {}
     notes: list[str] = []
     odd: dict[str, list[str]] = defaultdict(list)
     seconds = 0.0
@@ -53,6 +55,7 @@ def read_recorded(dataset: str, root: Path, options: Mapping[str, Any], progress
     for k, recording in enumerate(load_dataset(dataset, root, **options)):
         if recording.subject != last:
             last = next(bar, recording.subject)
+        class_names |= recording.meta.get("class_names", {})
         table = recording.trials
         tables.append(table.assign(subject=recording.subject, seconds=table["stop"] - table["start"], recording=k))
         notes += [note for note in recording.notes if "one value in the whole recording" not in note]  # see below
@@ -63,7 +66,7 @@ def read_recorded(dataset: str, root: Path, options: Mapping[str, Any], progress
     every = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     found = _in_one_line(odd)
     found += unique_notes(same[0] for same in notes_by_kind(notes))
-    return RecordedData(every, sensors, found, len(tables), seconds)
+    return RecordedData(every, sensors, found, len(tables), seconds, class_names)
 
 
 def _look_at_signals(recording: Recording, sensors: dict, odd: dict[str, list[str]]) -> None:

@@ -20,6 +20,8 @@ ENVELOPE_HZ, MOTION_HZ, FS = 4.0, 6.0, 50.0
 BAND_HZ, LOWEST_HZ = (20.0, 450.0), 20.0
 RAW_HZ = 400.0
 """At this rate or more, raw EMG is filtered with a band-pass; below, with a high-pass."""
+SLOWEST_RAW_HZ = 2.2 * LOWEST_HZ
+"""At this rate or less, a high-pass at `LOWEST_HZ` leaves nothing of raw EMG."""
 WINDOW_S, LONGEST_WHOLE_S = 1.0, 4.0
 SAME_LENGTH = 0.08
 """Repetitions whose lengths differ by less than this fraction are used whole."""
@@ -35,11 +37,13 @@ class FirstStudy:
         content: Content of the study file.
         comments: A comment for each part, by its path such as `cohort.segment`.
         assumed: Sentences on what was chosen.
+        odd: Sentences on what looks wrong.
     """
 
     content: dict[str, Any]
     comments: dict[str, str] = field(default_factory=dict)
     assumed: list[str] = field(default_factory=list)
+    odd: list[str] = field(default_factory=list)
 
     def text(self, command: str) -> str:
         """The text of the study file; `command` is the command that runs it."""
@@ -143,6 +147,11 @@ def _recipe(study: FirstStudy, data: RecordedData) -> dict[str, Any]:
         signals[sensor], study.comments[f"recipe.{sensor}"] = steps, comment
         if sensor == "emg":
             study.assumed.append(f"emg: {comment}")
+        if sensor.startswith("emg") and not positive and min(fs, native) <= SLOWEST_RAW_HZ:
+            study.odd.append(
+                f"signed {sensor} at {min(fs, native):.4g} Hz: the rate is probably wrong; correct fs in dataset.yaml,"
+                " or delete that file and give --fs"
+            )
     slowest = min(fs for _, fs, _, _ in data.sensors.values())
     fs = min(FS, max(fs for _, fs, _, _ in data.sensors.values()))
     study.comments["cohort.recipe"] = f"one rate for all sensors: {fs:g} Hz" + (
@@ -160,10 +169,10 @@ def _steps(sensor: str, native: float, fs: float, positive: bool) -> tuple[list[
             high = min(BAND_HZ[1], floor(0.45 * native / 10) * 10.0)
             band = {"step": "bandpass", "low_hz": BAND_HZ[0], "high_hz": high}
             return [band, {"step": "rectify"}, *smooth], "raw EMG: band-pass, rectify, envelope"
-        if native > 2.2 * LOWEST_HZ:
+        if native > SLOWEST_RAW_HZ:
             steps = [{"step": "highpass", "cutoff_hz": LOWEST_HZ}, {"step": "rectify"}, *smooth]
             return steps, "EMG at a low rate: high-pass, rectify, envelope"
-        return smooth, "too slow for raw EMG: taken for an envelope, low-pass only"
+        return [{"step": "rectify"}, *smooth], "too slow for raw EMG, but with a sign: rectify, envelope"
     if sensor in ("quat", "eeg", "ecg", "eog", "ppg") or fs <= 2 * MOTION_HZ:
         return [], "as recorded"
     return [{"step": "lowpass", "cutoff_hz": MOTION_HZ}], "low-pass"
@@ -225,11 +234,11 @@ def _by_repetition(study: FirstStudy, data: RecordedData) -> dict[str, Any]:
     study.comments["split"] = (
         f"repetitions are numbered {numbers[0]} to {numbers[-1]}; those of test are never trained on"
     )
-    _leave_out_incomplete(study, pairs, set(test))
+    _leave_out_incomplete(study, pairs, set(test), data.class_names)
     return {"by": "repetition", "test": test}
 
 
-def _leave_out_incomplete(study: FirstStudy, pairs: pd.Series, test: set[int]) -> None:
+def _leave_out_incomplete(study: FirstStudy, pairs: pd.Series, test: set[int], class_names: Mapping[int, str]) -> None:
     """Leave out gestures, or subjects if they are fewer, without training or test repetitions."""
     rare = [pair for pair, some in pairs.items() if not some & test or some <= test]
     if not rare:
@@ -239,11 +248,14 @@ def _leave_out_incomplete(study: FirstStudy, pairs: pd.Series, test: set[int]) -
     every_subject, every_label = (list(dict.fromkeys(pair[i] for pair in pairs.index)) for i in (0, 1))
     if len(labels) <= len(subjects) and len(every_label) - len(labels) > 1 or len(every_subject) <= len(subjects):
         cohort["labels"] = [int(label) for label in sorted(every_label) if label not in labels]
-        what = f"gestures {', '.join(map(str, sorted(labels)))} are left out: a subject lacks"
+        part, some = "labels", ", ".join(str(class_names.get(label, label)) for label in sorted(labels))
+        what = f"gesture{'s' * (len(labels) > 1)} {some} left out: a subject lacks"
     else:
         cohort["subjects"] = [subject for subject in every_subject if subject not in subjects]
-        what = f"subjects {', '.join(sorted(subjects))} are left out: they lack"
-    study.assumed.append(f"{what} training or test repetitions of a gesture")
+        part, what = "subjects", f"subject{'s' * (len(subjects) > 1)} {', '.join(sorted(subjects))} left out: without"
+    what = f"{what} training or test repetitions of a gesture"
+    study.comments[f"cohort.{part}"] = what
+    study.assumed.append(what)
 
 
 def _rounded(seconds: float) -> float:

@@ -408,3 +408,25 @@ def test_nothing_is_written_into_a_read_only_folder(tmp_path, emg):
     study = StudySpec.load(str(out / "study.yaml"))
     assert study.cohort.options == {"description": str(out / "dataset.yaml")}
     assert prepare(study, data, tmp_path / "run", 1, Console(quiet=True)).n_train
+
+
+def test_slow_emg_with_a_sign_is_no_envelope(tmp_path, emg):
+    for gesture, repetition in product(range(3), (1, 2, 3)):
+        np.save(tmp_path / f"{NAMES[gesture]}_{repetition}.npy", emg(gesture, seconds=6, fs=40))
+    output, _, study = new(tmp_path, "--fs", "40")
+    assert [step["step"] for step in study["cohort"]["recipe"]["signals"]["emg"]] == ["rectify", "lowpass"]
+    assert "signed emg at 40 Hz: the rate is probably wrong" in output and check(tmp_path).n_train
+
+
+def test_gestures_that_are_left_out_or_written_in_two_ways_are_named(tmp_path, emg):
+    for subject, gesture, repetition, seed in performances(("A", "B", "C")):
+        (tmp_path / subject).mkdir(exist_ok=True)
+        np.save(tmp_path / subject / f"{NAMES[gesture]}_{repetition}.npy", emg(gesture, seed=seed))
+    for repetition in (1, 2, 3):
+        np.save(tmp_path / "A" / f"Fist_{repetition}.npy", emg(0))
+        np.save(tmp_path / "A" / f"rock_{repetition}.npy", emg(1))
+    np.save(tmp_path / "B" / "rock_1.npy", emg(1))
+    output, _, study = new(tmp_path, "--fs", "1000")
+    assert "the labels 'Fist' and 'fist' are 2 gestures" in output
+    assert "gesture rock left out: a subject lacks" in output
+    assert "# gesture rock left out" in (tmp_path / "study.yaml").read_text() and len(study["cohort"]["labels"]) == 4
