@@ -67,6 +67,8 @@ def share_run(
     private = private_texts(result.study, result.folder, read_record(result.folder)["folder"])
     name = f"{result.study.name}-{result.study.digest()}{SUFFIX}"
     path = Path(name if archive is None else archive).expanduser()
+    if path.suffix != SUFFIX:
+        raise RunFolderError(f"{path}: expected a name that ends in {SUFFIX}, so that emg-lens report can read it")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     # Next to the archive, because the folder for temporary files may be too small.

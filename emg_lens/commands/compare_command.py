@@ -36,7 +36,8 @@ def compare_(
     for k, line in enumerate(answers_of(done)):
         terminal.out.print(Text(printable(line), "bold" if k == 0 else ""), soft_wrap=True)
     if len(done.ablations):
-        terminal.out.print(FittedTable(drop_table(done), "Differences of the drops"))
+        whole = f"{out_folder / 'ablations.csv'}" if out_folder is not None else "ablations.csv of --out FOLDER"
+        terminal.out.print(FittedTable(drop_table(done), "Differences of the drops", printable(whole)))
     if out_folder is not None:
         for path in done.write(out_folder):
             terminal.say(str(path))

@@ -21,10 +21,10 @@ MOST_ROWS = 12
 
 
 class FittedTable:
-    """A table with the columns that fit into the terminal, and its first rows."""
+    """A table with the columns that fit into the terminal, and its first rows. `whole` says where all of it is."""
 
-    def __init__(self, table: pd.DataFrame, title: str) -> None:
-        self.table, self.title = table, title
+    def __init__(self, table: pd.DataFrame, title: str, whole: str = "table.md") -> None:
+        self.table, self.title, self.whole = table, title, whole
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """Render the table for the width of the terminal."""
@@ -33,7 +33,7 @@ class FittedTable:
         left_out = [f"{n} more {what}{'s' * (n > 1)}" for n, what in missing if n]
         table.attrs["notes"] = [
             *table.attrs.get("notes", ()),
-            *([f"In table.md: {', '.join(left_out)}."] * bool(left_out)),
+            *([f"In {self.whole}: {', '.join(left_out)}."] * bool(left_out)),
         ]
         yield to_rich(table, self.title)
 

@@ -156,6 +156,12 @@ def test_damaged_and_unfinished_runs_are_refused(simulated, tmp_path):
         share_run(tmp_path, tmp_path / "a.zip")
 
 
+def test_an_archive_has_the_name_of_one(simulated, tmp_path):
+    with pytest.raises(RunFolderError, match=r"s\.tar: expected a name that ends in \.zip"):
+        share_run(simulated.folder, tmp_path / "s.tar")
+    assert not (tmp_path / "s.tar").exists()
+
+
 def test_an_archive_does_not_replace_another_run(simulated, real, archive, tmp_path):
     out = simulated.folder.parents[1]
     with pytest.raises(RunFolderError, match="holds another run of this study; give another --out"):

@@ -10,7 +10,7 @@ from synthetic import by_factors, findings_of, head_scores
 
 from emg_lens.studies.report.quality_sentences import quality_line, quality_warning
 from emg_lens.studies.report.table_formats import fitted
-from emg_lens.studies.report.terminal import MOST_ROWS, terminal_parts
+from emg_lens.studies.report.terminal import MOST_ROWS, FittedTable, terminal_parts
 
 
 def printed(findings, width: int) -> str:
@@ -45,6 +45,13 @@ def test_warning_quality_and_answers_come_before_the_table():
 def test_a_long_table_shows_its_first_rows_and_says_where_the_others_are():
     text = printed(findings_of(head_scores(4, 8)), 100)
     assert text.count("edges of head") == 1 + MOST_ROWS and "In table.md: 19 more rows." in words(text)
+
+
+def test_a_command_says_which_of_its_files_has_all_rows():
+    console = Console(file=io.StringIO(), width=80)
+    wide = {"an ablation with a long name": range(20), "a difference of the drop in pp": range(20)}
+    console.print(FittedTable(pd.DataFrame(wide), "Numbers", "out/numbers.csv"))
+    assert "In out/numbers.csv: 8 more rows." in words(console.file.getvalue())
 
 
 def test_columns_are_left_out_in_the_order_that_the_table_names():
