@@ -10,8 +10,8 @@ from matplotlib.transforms import blended_transform_factory
 
 from emg_lens.plotting.panels import axes_or_new, in_style, wrapped_text
 from emg_lens.plotting.style import COLUMN, DARK, DASHED, DOTTED, GREY
-from emg_lens.plotting.values import numbers
-from emg_lens.validation import ArgumentError, check_argument, checked
+from emg_lens.plotting.values import check_limits, hex_colour, numbers
+from emg_lens.validation import ArgumentError, check_argument, checked, short
 
 NAME_LETTERS = 36
 """Letters of a box's name before it is wrapped."""
@@ -46,7 +46,8 @@ def plot_boxes(
         The axes. The first box is on top, at 0.
 
     Raises:
-        ArgumentError: No values in a box, values that are not finite, a wrong number of colours.
+        ArgumentError: No values in a box, values that are not finite, a wrong number of colours, an unknown colour or
+            name of a box, limits that are exchanged.
 
     Example:
         >>> from emg_lens.plotting import plot_boxes
@@ -61,6 +62,11 @@ def plot_boxes(
     each = [colours] * len(boxes) if isinstance(colours, str) else list(colours)
     if not boxes or len(each) != len(boxes):
         raise ArgumentError(f"there are {len(boxes)} boxes and {len(each)} colours; expected one colour for each box")
+    each = [hex_colour("colours", one) for one in each]
+    unknown = [name for name in hollow if name not in boxes]
+    if unknown:
+        raise ArgumentError(f"hollow names {short(unknown[0])}; expected names of boxes: {short(list(boxes))}")
+    check_limits(limits)
     ax = axes_or_new(ax, COLUMN, 0.8 + 0.27 * len(boxes))
     for at, (name, one) in enumerate(boxes.items()):
         draw_box(ax, at, one, each[at], 0.6, name in hollow, vertical=False)

@@ -22,7 +22,7 @@ from emg_lens.plotting.panels import (
     plain_text,
 )
 from emg_lens.plotting.style import COLUMN, DARK, GREY, PAGE, SMALL, modality_colours
-from emg_lens.plotting.values import chosen, table_of
+from emg_lens.plotting.values import chosen, table_of, whole_columns
 from emg_lens.plotting.words import EVERY, LOWERS, MOST_ROUTES, ONLY, SOME, layer_name
 from emg_lens.validation import ArgumentError, checked, short
 
@@ -155,9 +155,10 @@ def _edges_of(edges: Any, layout: TokenLayout, n_layers: int | None) -> tuple[pd
     if not isinstance(edges, pd.DataFrame) and hasattr(edges, "to_frame"):
         edges = edges.to_frame()
     rows = table_of("edges", edges, ["layer", "dest", "src"], ["layer"]).reset_index(drop=True)
+    rows = whole_columns("edges", rows, ["layer"])
     last = int(rows["layer"].max()) + 1
     n_layers = last if n_layers is None else n_layers
-    if last > n_layers or rows["layer"].min() < 0:
+    if last > n_layers:
         raise ArgumentError(f"edges has layers {int(rows['layer'].min())} to {last - 1}; expected 0 to {n_layers - 1}")
     names = _names(rows, layout)
     kinds = rows["kind"] if "kind" in rows else pd.Series(ONLY, rows.index)

@@ -38,7 +38,7 @@ def plot_curves(
 
     Args:
         table: Data frame with one row per point and curve, or a result with such a table.
-        x: Column of the horizontal values: finite numbers.
+        x: Column of the horizontal values: finite numbers. Each has one row, or one per curve.
         y: Column of the vertical values: finite numbers.
         by: Column that names the curve of each row; default: one curve.
         interval: Columns of the lower and upper end of the interval. NaN in both: a point without an interval.
@@ -55,7 +55,8 @@ def plot_curves(
         The axes.
 
     Raises:
-        ArgumentError: Lacking columns, values that are not finite, an interval with one end or with exchanged ends.
+        ArgumentError: Lacking columns, values that are not finite, an interval with one end or with exchanged ends,
+            several rows of one horizontal value without `by`, a logarithmic axis with values of 0 or less.
 
     Example:
         >>> import pandas as pd
@@ -67,12 +68,20 @@ def plot_curves(
         (['4', '8', '16'], 'channels')
     """
     rows = table_of("table", table, [x, y, *([by] if by else []), *(interval or ())], [x, y])
+    if log and rows[x].min() <= 0:
+        raise ArgumentError(f"log=True: {x} is {rows[x].min():g} in a row; expected values above 0; or give log=False")
     for low, high in [interval] if interval else []:
         ends = rows[[low, high]].to_numpy(float)
         if (np.isnan(ends).sum(axis=1) == 1).any() or (ends[:, 0] > ends[:, 1]).any():
             raise ArgumentError(
                 f"interval: {low} and {high} are exchanged, or one of them is NaN; expected {low} ≤ {high}"
             )
+    if not by and rows[x].duplicated().any():
+        at = rows[x][rows[x].duplicated()].iloc[0]
+        raise ArgumentError(
+            f"table has {(rows[x] == at).sum()} rows for {x} {at:g}; expected one; name the curve of each row with by=,"
+            " or average the rows"
+        )
     groups = rows.groupby(by, sort=False) if by else [("", rows)]
     ax = axes_or_new(ax, COLUMN, 2.4)
     lines = {}

@@ -25,6 +25,8 @@ from emg_lens.validation import ArgumentError, checked
 
 BOXES_PER_THIRD = 18
 """Boxes that fit side by side into a third of a page."""
+ROUNDING = 1e-6
+"""A mean of fractions may be larger than 1 by this much."""
 
 
 @checked
@@ -47,20 +49,23 @@ def plot_layer_sweep(
     Args:
         scores: Data frame with one row per condition, or per subject and condition: `condition`, `edges` (name of the
             edge set), `mode`, `layer` (0-based), the metric and, for several subjects, `subject`. It has a row with the
-            condition `baseline`. For example `StudyResult.scores`, or `SweepResult.to_frame(y)`. Optional columns:
-            `stars` (significance, written above a box), and `structural_null` (hollow boxes).
+            condition `baseline`. Several rows of one subject and condition, such as seeds, are averaged. For example
+            `StudyResult.scores`, or `SweepResult.to_frame(y)`. Optional columns: `stars` (significance, written above a
+            box), and `structural_null` (hollow boxes).
         metric: Column of the metric.
         label: Name of the metric at the axis; default: the name of the column.
         chance: Chance level, drawn as a dotted line.
         baseline: Name of the condition without a cut.
-        is_fraction: Whether the metric lies between 0 and 1, so that the axis ends there.
+        is_fraction: Whether the metric lies between 0 and 1, so that the axis ends there; False for other metrics, such
+            as an accuracy in per cent.
         axes: The axes of each mode; default: a new figure.
 
     Returns:
         The axes of each mode.
 
     Raises:
-        ArgumentError: Lacking columns, no baseline, no layer conditions, values that are not finite.
+        ArgumentError: Lacking columns, no baseline, no layer conditions, values that are not finite, or not between 0
+            and 1 although `is_fraction`.
 
     Example:
         >>> import torch
@@ -75,6 +80,12 @@ def plot_layer_sweep(
         (['Single layers'], 5)
     """
     table = table_of("scores", scores, ["condition", "edges", "mode", "layer", metric], [metric])
+    outside = table[metric][(table[metric] < 0) | (table[metric] > 1 + ROUNDING)]
+    if is_fraction and len(outside):
+        raise ArgumentError(
+            f"scores: {metric} is {outside.iloc[0]:g} in a row; expected fractions from 0 to 1; for per cent or another"
+            " metric, give is_fraction=False"
+        )
     is_baseline = table["condition"] == baseline
     if not is_baseline.any():
         raise ArgumentError(f"scores has no row with the condition {baseline!r}; expected the unmasked models in it")
@@ -118,7 +129,7 @@ def draw_layer_sweep(
             at, width = group + offset_in_group(k, len(kinds)), 0.8 / len(kinds) - 0.06
             draw_box(panel, at, values[row["condition"]].dropna(), colours[row["edges"]], width, row["null"])
             mark = f"{row['stars']}{NULL if row['null'] else ''}"
-            draw_mark(panel, group, 1.02 + 0.055 * (len(kinds) - 1 - k), mark, colours[row["edges"]])
+            draw_mark(panel, at, 1.02 + 0.055 * (len(kinds) - 1 - k), mark, colours[row["edges"]])
         panel.set_xticks(range(len(layers) + 1), ["Base", *map(layer_name, layers)])
         panel.set_xlim(-0.6, len(layers) + 0.6)
         panel.set_ylim(*limits)

@@ -50,7 +50,7 @@ def plot_heads(
     Values with a sign have orange and violet colours, centred at 0.
 
     Args:
-        values: Numbers `[layer, head]` (array, tensor or nested lists), or a data frame with the columns `layer`, `head`
+        values: Numbers `[layer, head]` (array, tensor or lists), or a data frame with the columns `layer`, `head`
             (0-based) and `value`, or a result with such a table. It has one row per head. Heads without a row are grey,
             up to the last layer and the last head of the table.
         value: Column of the values; only for a table.
@@ -179,20 +179,19 @@ def _by_class(matrix: pd.DataFrame, names: Sequence[str] | None) -> pd.DataFrame
         twice = [name for name in own if own.count(name) > 1]
         if twice:
             raise ArgumentError(f"matrix names the class {twice[0]!r} twice in its {axis}; expected each class once")
-    if performed == list(range(len(predicted))):  # rows without names
-        performed = predicted
-        matrix = matrix.set_axis(performed, axis=0)
-    if performed and predicted and not {*performed} & {*predicted}:
-        raise ArgumentError(
-            f"matrix has the index {short(performed)} and the columns {short(predicted)}; expected names of the same"
-            " classes in both"
-        )
+    if not {*performed} & {*predicted}:
+        numbered = list(range(matrix.shape[0]))
+        if len(performed) != len(predicted) or numbered not in (performed, predicted):
+            raise ArgumentError(
+                f"matrix has the index {short(performed)} and the columns {short(predicted)}; expected names of the"
+                " same classes in both"
+            )
+        performed = predicted = predicted if performed == numbered else performed  # one of both has no names
+        matrix = matrix.set_axis(performed, axis=0).set_axis(performed, axis=1)
     classes = list(dict.fromkeys([*predicted, *performed]))
     if names is not None and {*classes} <= {*names}:
         classes = list(names)
-    elif (
-        {*performed} != {*predicted} and matrix.index.is_monotonic_increasing and matrix.columns.is_monotonic_increasing
-    ):
+    elif {*performed} != {*predicted} and all(axis.is_monotonic_increasing for axis in matrix.axes):
         classes = sorted(classes)
     return matrix.reindex(index=classes, columns=classes, fill_value=0)
 

@@ -27,7 +27,7 @@ def save_figure(picture: Axes | Figure, path: str | Path) -> Path:
 
     Args:
         picture: The axes that a function of `emg_lens.plotting` returned, or a figure.
-        path: File to write.
+        path: File to write; its folder is created if necessary.
 
     Returns:
         The path.
@@ -46,7 +46,9 @@ def save_figure(picture: Axes | Figure, path: str | Path) -> Path:
     render = {".svg": to_svg, ".png": to_png, ".pdf": to_pdf}.get(path.suffix.lower())
     if render is None:
         raise ArgumentError(f"path={str(path)!r} ends in {path.suffix!r}; expected .svg, .png or .pdf")
-    write_bytes(path, render(figure))
+    content = render(figure)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, content)
     return path
 
 

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from emg_lens.plotting.panels import axes_or_new, in_style, legend_below, plain_text
 from emg_lens.plotting.style import COLUMN, DARK, DASHED, UNIMODAL
 from emg_lens.plotting.values import table_of
-from emg_lens.validation import checked
+from emg_lens.validation import ArgumentError, checked
 
 POSITIVE, NEGATIVE = "#B35806", "#542788"
 """Orange and violet of the colour map of values with a sign."""
@@ -44,7 +44,7 @@ def plot_bars(
         The axes.
 
     Raises:
-        ArgumentError: Lacking columns, values that are not finite.
+        ArgumentError: Lacking columns, values that are not finite, negative or infinite errors.
 
     Example:
         >>> import pandas as pd
@@ -57,6 +57,9 @@ def plot_bars(
     rows = table_of("table", table, [name, value, *([error] if error else [])], [value])
     values, at = rows[value].to_numpy(float), np.arange(len(rows))
     errors = rows[error].to_numpy(float) if error else np.array([np.nan])
+    wrong = errors[(errors < 0) | np.isinf(errors)]
+    if len(wrong):
+        raise ArgumentError(f"table: {error} is {wrong[0]:g} in a row; expected lengths of at least 0, or NaN")
     signed = (values < 0).any()
     colours = np.where(values < 0, NEGATIVE, POSITIVE if signed or error else UNIMODAL)
     ax = axes_or_new(ax, COLUMN, 0.9 + 0.2 * len(rows))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from matplotlib.colors import is_color_like, to_hex
 
 from emg_lens.validation import ArgumentError, short
 
@@ -61,6 +62,12 @@ def table_of(what: str, value: object, columns: Sequence[str], numeric: Sequence
     if not len(table):
         raise ArgumentError(f"{what} has no rows; expected one or more")
     for name in numeric:
+        texts = table[name][table[name].map(lambda one: isinstance(one, str))]
+        if len(texts):
+            raise ArgumentError(
+                f"{what}: {name} is {short(texts.iloc[0])} in a row; expected finite numbers; convert text with"
+                f" pandas.to_numeric"
+            )
         column = pd.to_numeric(table[name], errors="coerce").to_numpy(float)
         if not np.isfinite(column).all():
             wrong = table[name].iloc[int(np.argmax(~np.isfinite(column)))]
@@ -123,6 +130,13 @@ def check_limits(limits: tuple[float | None, float | None] | None) -> tuple[floa
     if low is not None and high is not None and low > high:
         raise ArgumentError(f"limits={limits}; expected the lower value first: ({high:g}, {low:g})")
     return low, high
+
+
+def hex_colour(what: str, colour: str) -> str:
+    """Return a colour that matplotlib knows as `#rrggbb`."""
+    if not is_color_like(colour):
+        raise ArgumentError(f"{what}={short(colour)}; expected a colour, such as 'blue' or '#0072B2'")
+    return to_hex(colour)
 
 
 def chosen(what: str, one: int | None, known: Sequence[int]) -> list[int]:

@@ -266,8 +266,12 @@ def test_rows_and_columns_of_a_confusion_matrix_are_aligned_by_their_names():
     assert not shown(named)[3].any() and not shown(named)[:, 3].any()
     renamed = plot_confusion(table, ["fist", "open", "rest"])
     np.testing.assert_allclose(shown(renamed), expected)
-    unnamed = plot_confusion(pd.DataFrame([[3, 1], [0, 2]], columns=["x", "y"]))
-    np.testing.assert_allclose(shown(unnamed), [[0.75, 0.25], [0, 1]])
+    for axis in ("columns", "index"):
+        unnamed = plot_confusion(pd.DataFrame([[3, 1], [0, 2]], **{axis: ["x", "y"]}))
+        np.testing.assert_allclose(shown(unnamed), [[0.75, 0.25], [0, 1]])
+        assert [tick.get_text() for tick in unnamed.get_xticklabels()] == ["x", "y"]
+    numbered = plot_confusion(pd.crosstab(np.array([0, 0, 1]), np.array([0, 2, 2])))
+    np.testing.assert_allclose(shown(numbered), [[0.5, 0, 0.5], [0, 0, 1], [0, 0, 0]])
 
 
 def test_boxes_of_a_sweep_have_the_medians_of_the_subjects():
@@ -280,6 +284,35 @@ def test_boxes_of_a_sweep_have_the_medians_of_the_subjects():
     marked = SCORES.assign(stars="**", structural_null=SCORES["layer"] == 2)
     marks = [text.get_text() for text in plot_layer_sweep(marked)[0].texts]
     assert sorted(marks) == ["**"] * 4 + ["**†"] * 2
+
+
+def test_the_mark_of_a_box_is_above_it_and_no_other_mark_covers_it():
+    panel = plot_layer_sweep(SCORES.assign(structural_null=SCORES["layer"].notna()))[0]
+    panel.figure.draw_without_rendering()
+    marks = [text for text in panel.texts if text.get_text() == "†"]
+    middles = [(box.get_extents().x0 + box.get_extents().x1) / 2 for box in panel.patches[1:]]  # the first: baseline
+    middles = panel.transData.inverted().transform([(x, 0) for x in middles])[:, 0]
+    assert [mark.get_position()[0] for mark in marks] == pytest.approx(list(middles)) and len(marks) == 6
+    extents = [mark.get_window_extent() for mark in marks]
+    assert all(a.x1 <= b.x0 or b.x1 <= a.x0 for i, a in enumerate(extents) for b in extents[:i])
+
+
+def test_seeds_of_a_subject_are_averaged():
+    seeds = pd.concat([SCORES, SCORES.assign(accuracy=SCORES["accuracy"] - 0.2)])
+    once, twice = (plot_layer_sweep(scores)[0].collections for scores in (SCORES, seeds))
+    for a, b in zip(once, twice, strict=True):
+        np.testing.assert_allclose(a.get_offsets()[:, 1] - 0.1, b.get_offsets()[:, 1])
+
+
+def test_per_cent_are_drawn_if_the_metric_is_no_fraction():
+    panel = plot_layer_sweep(SCORES.assign(accuracy=100 * SCORES["accuracy"]), is_fraction=False)[0]
+    low, high = panel.get_ylim()
+    assert low < 100 * SCORES["accuracy"].min() and high > 100 * SCORES["accuracy"].max()
+
+
+def test_boxes_have_any_colour_that_matplotlib_knows():
+    ax = plot_boxes({"a": [1.0, 2.0], "b": [2.0, 3.0]}, colours=["blue", "#0072B2"], hollow=["b"])
+    assert [box.get_edgecolor()[:3] for box in ax.patches] == [to_rgb("blue"), to_rgb("#0072B2")]
 
 
 def test_curves_have_their_intervals():
@@ -322,7 +355,8 @@ WRONG = {
         r"values has shape \[2, 3\]; expected \[12, 12\]"),
     "several rows of a head": (lambda: plot_heads(pd.concat([HEAD_ROWS] * 6)),
         r"values has 6 rows for layer 0, head 0; expected one; average them first: table.groupby\(\['layer', 'head'\]"),
-    "head 0.5": (lambda: plot_heads(HEAD_ROWS.assign(head=0.5)), "values: head is 0.5 in a row; expected whole numbers"),
+    "head 0.5": (lambda: plot_heads(HEAD_ROWS.assign(head=0.5)),
+        "values: head is 0.5 in a row; expected whole numbers"),
     "ragged heads": (lambda: plot_heads([[1.0], [1.0, 2.0]]), "values=.*expected an array of numbers"),
     "exchanged colours of heads": (lambda: plot_heads(HEADS, limits=(1, 0)),
         r"limits=\(1, 0\); expected the lower value first: \(0, 1\)"),
@@ -346,6 +380,21 @@ WRONG = {
     "negative counts": (lambda: plot_confusion([[1, -1], [0, 1]]), "smallest value -1"),
     "names of classes": (lambda: plot_confusion([[1]], ["a", "b"]), "names has 2 entries; expected 1"),
     "patching of other positions": (lambda: plot_patching(np.ones((2, 3)), LAYOUT), r"expected \[layer, 12\]"),
+    "per cent as fractions": (lambda: plot_layer_sweep(SCORES.assign(accuracy=93.0)),
+        "scores: accuracy is 93 in a row; expected fractions from 0 to 1; .* give is_fraction=False"),
+    "text along a curve": (lambda: plot_curves(CURVE.assign(n=CURVE["n"].astype(str)), "n", "y", by="of"),
+        "table: n is '4' in a row; expected finite numbers; convert text with pandas.to_numeric"),
+    "logarithm of 0": (lambda: plot_curves(CURVE.assign(n=CURVE["n"] - 4), "n", "y", by="of", log=True),
+        "log=True: n is 0 in a row; expected values above 0"),
+    "several rows of a curve": (lambda: plot_curves(CURVE, "n", "y"),
+        "table has 2 rows for n 4; expected one; name the curve of each row with by=, or average the rows"),
+    "negative error": (lambda: plot_bars(FLOW.assign(edge="a", e=-0.1), error="e"), "table: e is -0.1 in a row"),
+    "no colour": (lambda: plot_boxes({"a": [1.0]}, colours="bleu"), "colours='bleu'; expected a colour"),
+    "exchanged ends of boxes": (lambda: plot_boxes({"a": [1.0]}, limits=(1, 0)), r"limits=\(1, 0\); expected"),
+    "hollow box that is not there": (lambda: plot_boxes({"a": [1.0]}, hollow=["zz"]),
+        r"hollow names 'zz'; expected names of boxes: \['a'\]"),
+    "circuit before the first layer": (lambda: plot_circuit(EDGES.assign(layer=-1), LAYOUT),
+        "edges: layer is -1 in a row; expected whole numbers from 0"),
     "exchanged interval": (lambda: plot_curves(CURVE.assign(h=0.0), "n", "y", interval=("y", "h")),
         "interval: y and h are exchanged"),
     "no baseline": (lambda: plot_layer_sweep(SCORES[6:]), "scores has no row with the condition 'baseline'"),

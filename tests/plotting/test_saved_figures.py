@@ -66,6 +66,10 @@ def test_the_same_picture_gives_the_same_bytes(tmp_path, ending):
     assert first == second
 
 
+def test_the_folder_of_a_file_is_created(tmp_path):
+    assert save_figure(picture(), tmp_path / "new" / "folder" / "a.svg").read_bytes().startswith(b"<?xml")
+
+
 def test_other_endings_are_refused(tmp_path):
     with pytest.raises(ArgumentError, match=r"ends in '.bmp'; expected .svg, .png or .pdf"):
         save_figure(picture(), tmp_path / "a.bmp")
