@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter
 from pydantic import NonNegativeInt, PositiveInt
 
 from emg_lens.hooks.algebra import EdgeSet
@@ -24,7 +25,7 @@ from emg_lens.plotting.panels import (
     plain_frame,
 )
 from emg_lens.plotting.style import COLUMN, PAGE, UNIMODAL
-from emg_lens.plotting.values import chosen, grid_of, numbers, table_of
+from emg_lens.plotting.values import check_limits, chosen, grid_of, numbers, table_of, whole_columns
 from emg_lens.plotting.words import layer_name
 from emg_lens.validation import ArgumentError, checked, short
 
@@ -33,6 +34,9 @@ KEPT, SOME, CUT, DEAD = "not cut", "cut in some layers or heads", "cut", "cut, w
 _COLOURS = {KEPT: "#f4f5f7", SOME: "#9cc7e3", CUT: UNIMODAL, DEAD: "#b9bdc4"}
 MOST_NUMBERS = 6
 """Up to this many rows, a map of scores shows its numbers."""
+LEAST_POWER, MOST_POWER = -2, 4
+"""Numbers of a map of scores are divided by a power of ten if the largest is below 10^-2, or from 10^4 on."""
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 PER_ROW = 3
 
 
@@ -155,7 +159,7 @@ def plot_token_map(
         ['cls', 'emg.0', 'emg.1']
     """
     grid = numbers("values", values, (len(layout), len(layout)))
-    low, high = limits or (None, None)
+    low, high = check_limits(limits)
     ax = axes_or_new(ax, COLUMN, COLUMN * 0.86)
     image = draw_cells(ax, grid, low=low, high=high)
     if names is not None and len(names) != len(layout):
@@ -188,7 +192,8 @@ def plot_flow(
     """Draw the flow between modalities, or between channels: one map per layer.
 
     Up to six rows have numbers. Grey cells have no value, for example because no edge has a path to the readout.
-    Several rows of one cell, such as the heads of a layer, are summed.
+    Several rows of one cell, such as the heads of a layer, are summed. Numbers below 0.01 or from 10000 on are divided
+    by a power of ten, which the name of the colour bar contains; without a colour bar, the titles.
 
     Args:
         table: Data frame with the columns `layer` (0-based), `dest`, `src` (names of modalities, channels or tokens)
@@ -198,14 +203,15 @@ def plot_flow(
         layout: Layout of the tokens, for the order of the names; default: CLS first, then the order of the table.
         layer: The only layer to show, 0-based; default: all of the table.
         limits: Values of the first and last colour; default: the range of the values, from 0 or symmetric about 0.
-        decimals: Decimals of the numbers; default: two significant digits of the largest value.
+        decimals: Decimals of the numbers, which then have no power of ten; default: two significant digits of the
+            largest value.
         axes: The axes of each layer; default: a new figure.
 
     Returns:
         The axes of each layer.
 
     Raises:
-        ArgumentError: Lacking columns, values that are not finite, an unknown layer or name.
+        ArgumentError: Lacking columns, values that are not finite, an unknown layer or name, limits that are exchanged.
 
     Example:
         >>> import pandas as pd
@@ -216,32 +222,41 @@ def plot_flow(
         >>> [panel.get_title("left") for panel in panels], [text.get_text() for text in panels[0].texts]
         (['L1', 'L2'], ['1.5', '0.4'])
     """
-    rows = table_of("table", table, ["layer", "dest", "src", value], [value])
+    rows = table_of("table", table, ["layer", "dest", "src", value], ["layer", value])
+    rows = whole_columns("table", rows, ["layer"])
     layers = chosen("layer", layer, sorted(map(int, rows["layer"].unique())))
     names = token_order(rows, layout)
     owners = [owner_of(name, layout) for name in names]
     grids = {one: grid_of("table", rows[rows["layer"] == one], value, names, names, ("dest", "src")) for one in layers}
     every = np.concatenate([grid.compressed() for grid in grids.values()])
     most = float(np.abs(every).max()) or 1.0
+    check_limits(limits)
     low, high = limits or (-most if every.min() < 0 else 0.0, most)
     few = len(names) <= MOST_NUMBERS
-    given, side = axes is not None, (PAGE / PER_ROW - 0.15 if few else PAGE / (PER_ROW if len(layers) > 2 else 2))
+    side = PAGE / PER_ROW - 0.15 if few else PAGE / (PER_ROW if len(layers) > 2 else 2)
     panels = panels_or_new(axes, len(layers), "layer", PER_ROW, side + 0.1, side if few else side * 1.04)
     whole = pd.api.types.is_integer_dtype(rows[value])
+    power = int(np.floor(np.log10(most)))
+    power = power if few and decimals is None and not LEAST_POWER <= power < MOST_POWER else 0
+    times = f" (×10{str(power).translate(RAISED)})" if power else ""
     if decimals is None:
-        decimals = 0 if whole else max(0, 1 - int(np.floor(np.log10(most))))
+        decimals = 1 if power else 0 if whole else max(0, 1 - int(np.floor(np.log10(most))))
+    has_bar = axes is None or len(panels) == len(figure_of(panels[0]).axes)
     image = None
     for panel, one in zip(panels, layers, strict=True):
         image = draw_cells(
-            panel, grids[one], low=low, high=high, text=(lambda x: _number(x, decimals)) if few else None
+            panel, grids[one], low=low, high=high, text=(lambda x: _number(x / 10.0**power, decimals)) if few else None
         )
         name_tokens(panel, names, owners)
-        panel.set_title(layer_name(one))
+        panel.set_title(layer_name(one) + times * (not has_bar))
         panel.set_xlabel("from (source)")
         panel.set_ylabel("to (destination)")
     assert image is not None
-    if not given or len(panels) == len(figure_of(panels[0]).axes):
-        colour_bar(image, panels, bar_label(label or value), whole=whole, shrink=0.8, aspect=25)
+    if has_bar:
+        bar = colour_bar(image, panels, bar_label(label or value) + times, whole=whole, shrink=0.8, aspect=25)
+        if power:
+            bar.formatter = FuncFormatter(lambda x, _: f"{x / 10.0**power:g}".replace("-", "−"))
+            bar.update_ticks()
     return panels
 
 

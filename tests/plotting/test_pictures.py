@@ -237,6 +237,29 @@ def test_a_flow_sums_the_rows_of_a_cell_and_keeps_the_order_of_the_layout():
     assert len(plot_flow(FLOW, layer=1)) == 1
 
 
+@pytest.mark.parametrize(
+    ("factor", "power", "times"),
+    [(1e-5, -5, " (×10⁻⁵)"), (2e-3, -3, " (×10⁻³)"), (0.02, 0, ""), (7000.0, 0, ""), (3e12, 12, " (×10¹²)")],
+)
+def test_very_small_and_large_numbers_of_a_flow_have_a_power_of_ten(factor, power, times):
+    largest = FLOW["score"].abs().max()
+    table = FLOW.assign(score=FLOW["score"] / largest * factor)
+    panels = plot_flow(table, label="drop")
+    given = list(Figure().subplots(1, 3))[:2]
+    bar = panels[0].figure.axes[-1]
+    assert bar.get_ylabel() == f"drop{times}"
+    assert [panel.get_title("left") for panel in plot_flow(table, axes=given)] == [f"L1{times}", f"L2{times}"]
+    numbers = [[float(one.get_text().replace("−", "-")) for one in panel.texts] for panel in panels]
+    values = [list(shown(panel).compressed()) for panel in panels]
+    for printed, drawn in zip(numbers, values, strict=True):
+        np.testing.assert_allclose(np.array(printed) * 10.0**power, drawn, atol=0.06 * factor)
+    assert max(len(one.get_text()) for panel in panels for one in panel.texts) <= 6
+    panels[0].figure.draw_without_rendering()
+    if power:
+        ticks = [float(one.get_text().replace("−", "-")) for one in bar.get_yticklabels()]
+        np.testing.assert_allclose(np.array(ticks) * 10.0**power, bar.get_yticks())
+
+
 def test_a_confusion_matrix_is_that_of_scikit_learn():
     performed, predicted = RNG.integers(0, 5, 200), RNG.integers(0, 5, 200)
     ax = plot_confusion(confusion_matrix(performed, predicted))
@@ -374,6 +397,10 @@ WRONG = {
     "no table": (lambda: plot_flow(3), "table=3; expected a data frame with the columns layer, dest, src, score"),
     "empty table": (lambda: plot_flow(FLOW.iloc[:0]), "table has no rows"),
     "NaN in a table": (lambda: plot_flow(FLOW.assign(score=np.nan)), "table: score is nan in a row"),
+    "layer 0.5 of a flow": (lambda: plot_flow(FLOW.assign(layer=0.5)),
+        "table: layer is 0.5 in a row; expected whole numbers from 0"),
+    "exchanged colours of a flow": (lambda: plot_flow(FLOW, limits=(1, 0)), "limits="),
+    "exchanged colours of tokens": (lambda: plot_token_map(np.ones((N, N)), LAYOUT, limits=(1, 0)), "limits="),
     "unknown layer of a flow": (lambda: plot_flow(FLOW, layer=4), "layer=4 does not exist; expected 0 to 1"),
     "unknown name in a flow": (lambda: plot_flow(FLOW.assign(src="eeg"), layout=LAYOUT), "table names 'eeg'"),
     "confusion that is not square": (lambda: plot_confusion(np.ones((2, 3))), r"matrix has shape \[2, 3\]"),
