@@ -16,6 +16,8 @@ SHORTEST_RUN = 10
 """Mean number of rows with one value, above which a column of few values is a column of labels."""
 EVENT_ROLES = ("onset", "duration", "stop")
 SAME_STEPS = 0.2
+FEW_VALUES, MANY_VALUES = 3, 20
+"""A column of at most so many different values is no EMG if another has more than so many."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ class FoundColumn:
     Attributes:
         number: Its number, from 1.
         name: Its name, "" if it has none.
-        role: `signal`, `time`, `label`, `repetition`, `subject`, `session`, `counter`, `text`; of a table of events
-            also `onset`, `duration` or `stop`.
+        role: `signal`, `time`, `label`, `repetition`, `subject`, `session`, `counter`, `text`, `few values`; of a
+            table of events also `onset`, `duration` or `stop`.
         sensor: Modality of a signal.
         sure: Whether a name says so; otherwise it is an assumption.
         values: Its values: numbers, or texts.
@@ -62,7 +64,21 @@ def find_columns(values: Sequence[np.ndarray], names: Sequence[str], default: st
     best = next((column for column in labels if column.sure), labels[-1] if labels else None)
     if any(column.sensor == "emg" and column.sure for column in found):  # others are no EMG
         found = [replace(c, role="text") if c.role == "signal" and not c.sure else c for c in found]
-    return [replace(c, role="text") if c.role == "label" and c is not best else c for c in found]
+    found = [replace(c, role="text") if c.role == "label" and c is not best else c for c in found]
+    emg = [c.role == "signal" and c.sensor == "emg" for c in found]
+    if not any(len(np.unique(c.values)) > MANY_VALUES for c, is_emg in zip(found, emg, strict=True) if is_emg):
+        return found  # recorded with few bits
+    return [
+        replace(c, role="few values") if is_emg and _is_no_channel(c) else c
+        for c, is_emg in zip(found, emg, strict=True)
+    ]
+
+
+def _is_no_channel(column: FoundColumn) -> bool:
+    """Whether a column without a sensor's name has too few values for EMG, such as the number of a series."""
+    values = np.unique(column.values)
+    dead = len(values) == 1 and (values[0] == 0 or not column.name)  # a channel that is not connected
+    return len(values) <= FEW_VALUES and not dead and not sensor_of(column.name)
 
 
 def _found(number: int, values: np.ndarray, name: str, axis: str | None, default: str | None) -> FoundColumn:

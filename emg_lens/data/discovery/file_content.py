@@ -60,6 +60,7 @@ class FileContent:
         options: Options of a description for tables: `separator`, `decimal`, `header`, `skip_lines`.
         unused: What is not used, in words.
         notes: Assumptions.
+        odd: What looks wrong.
     """
 
     signals: list[FoundSignal] = field(default_factory=list)
@@ -68,6 +69,7 @@ class FileContent:
     options: dict[str, Any] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    odd: list[str] = field(default_factory=list)
 
 
 def table_content(path: Path, form: TextForm, default: str | None) -> FileContent:
@@ -85,7 +87,9 @@ def table_content(path: Path, form: TextForm, default: str | None) -> FileConten
         signals, unused = _signals_of(columns, names)
         if form.rate is not None:
             signals = [replace(s, fs=form.rate, source="the lines above the table") for s in signals]
-        return FileContent(signals, _sources_of(columns, names), len(table), options, unused)
+        few = [column for column in columns if column.role == "few values"]
+        odd = [few_values(column, column.name or f"column {column.number}") for column in few]
+        return FileContent(signals, _sources_of(columns, names), len(table), options, unused, odd=odd)
     kinds = table.iloc[:, form.kind_column - 1].str.strip()
     signals, unused = [], []
     for kind in dict.fromkeys(kinds):
@@ -96,6 +100,12 @@ def table_content(path: Path, form: TextForm, default: str | None) -> FileConten
     return FileContent(
         signals, {}, len(table), options, unused, [f"each row belongs to one sensor, by column {form.kind_column}"]
     )
+
+
+def few_values(column: FoundColumn, name: str) -> str:
+    """A sentence on a column that is left out, because it has too few values for a channel."""
+    values = ", ".join(f"{value:g}" for value in np.unique(column.values))
+    return f"{name} has only the values {values} and is not used: it is no channel of EMG, unless you add it"
 
 
 def _signals_of_rows(rows: np.ndarray, form: TextForm, kind: str) -> tuple[list[FoundSignal], list[str]]:

@@ -4,11 +4,12 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from emg_lens.data.discovery.words import are_gestures, role_of, sensor_of
 from emg_lens.data.files import natural_key
 from emg_lens.data.recording import DataError
-from emg_lens.data.sources.description import PART
+from emg_lens.data.sources.description import PART, FolderDescription
 
 DATE = (
     r"(?:19|20)\d\d[-_.]?[01]\d[-_.]?[0-3]\d(?:[ T_-]*[0-2]\d[:h._-]?[0-5]\d(?:[:m._-]?[0-5]\d(?:[.,]?\d+)?)?)?(?!\d)"
@@ -85,6 +86,8 @@ def find_pattern(paths: Sequence[str], labels_inside: bool, one_word: str) -> Fi
         subject = one_word
         assumed.append(f"all files are of one subject, {one_word}: no field of their names looks like a subject")
     files, values = _written(pieces)
+    if _matches_in_two_ways(files, chosen):
+        files, values = _written(pieces, numbers=True)
     return FilePattern(files, values, chosen, tuple(assumed), subject)
 
 
@@ -292,10 +295,24 @@ def _explained(pieces: Sequence[_Piece]) -> list[str]:
     return notes
 
 
-def _written(pieces: Sequence[_Piece]) -> tuple[str, dict[str, list[str]]]:
-    """The pattern as text, and the values of its fields."""
+def _matches_in_two_ways(files: str, paths: Sequence[str]) -> bool:
+    """Whether a pattern leaves open which part of a path is which field: `{label} {repetition}` of `open hand 1`."""
+    subject = {} if "{subject" in files else {"subject": "any"}
+    signal = {PART: "any"} if f"{{{PART}" in files else {}
+    root = Path("/")
+    try:
+        pattern = FolderDescription.from_content({"files": files, "fs": 1, "signals": {"emg": signal}} | subject)
+        return any(pattern.places(root / path, root) is None for path in paths)
+    except DataError:
+        return True
+
+
+def _written(pieces: Sequence[_Piece], numbers: bool = False) -> tuple[str, dict[str, list[str]]]:
+    """The pattern as text, and the values of its fields; with `numbers`, numbers are written as `{name:number}`."""
     values: dict[str, list[str]] = {}
     texts: list[str] = []
+    folder = [sum(before.text == "/" for before in pieces[:i]) for i in range(len(pieces))]
+    fields = Counter(folder[i] for i, piece in enumerate(pieces) if piece.varies)
     for i, piece in enumerate(pieces):
         if not piece.varies:
             texts.append(piece.text)
@@ -305,6 +322,7 @@ def _written(pieces: Sequence[_Piece]) -> tuple[str, dict[str, list[str]]]:
         values[name] = piece.values
         touches = (i > 0 and pieces[i - 1].varies) or (i + 1 < len(pieces) and pieces[i + 1].varies)
         kind = {"num": ":number", "word": ":text"}.get(piece.kind, "") if touches else ""
+        kind = ":number" if numbers and piece.kind == "num" and fields[folder[i]] > 1 else kind
         alone = i < 2 or pieces[i - 2].kind == "sep"
         if piece.role == "subject" and not kind and i and pieces[i - 1].kind == "word" and alone:
             prefix = texts.pop()  # S1, person2

@@ -191,6 +191,7 @@ def _describe(layout: FolderLayout, contents: dict[str, list[FileContent]], fs: 
                     f"{signal.sensor} is missing in {len(some) - len(same)} of {len(some)} files that were looked at"
                 )
         layout.assumed += [note for note in some[0].notes if note not in layout.assumed]
+        layout.odd += some[0].odd
         if some[0].unused:
             where = f" of the {part} files" if part else ""
             layout.seen.append(f"not used{where}: {_some(some[0].unused)}")
@@ -274,7 +275,8 @@ def _shared_times(layout: FolderLayout, found: dict[str, list[FoundSignal]]) -> 
             elif rates:
                 low, high = min(rates), max(rates)
                 layout.odd.append(
-                    f"{name}: its times give {low:.5g} to {high:.5g} Hz, so that they are not used; fs is {fs:g} Hz"
+                    f"{name}: its times give {low:.5g} to {high:.5g} Hz in the {len(same)} files that were looked"
+                    f" at, so that they are not used; fs is {fs:g} Hz"
                 )
     different = {str(time) for time in times.values()}
     if len(different) == 1 and len(times) == len(found):

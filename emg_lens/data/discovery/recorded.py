@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from emg_lens.data.discovery.columns import FEW_VALUES
 from emg_lens.data.discovery.label_classes import Progress
 from emg_lens.data.recording import Recording, Signal
 from emg_lens.data.registry import load_dataset, subjects
@@ -89,6 +90,8 @@ def _odd_channels(name: str, signal: Signal) -> list[str]:
         found["often at its largest or smallest value, is it clipped"] = np.flatnonzero(
             (at_limit > CLIPPED) & (low < 0) & fine
         )
+        few = np.array([len(np.unique(column[:2000])) <= FEW_VALUES < len(data) for column in data.T]) & (spread > 0)
+        found[f"of {FEW_VALUES} different values or fewer, is it a channel"] = np.flatnonzero(few) if fine.any() else []
         found[f"more than {LOUD} times as strong as the others"] = np.flatnonzero(
             spread > LOUD * max(np.median(spread), 1e-30)
         )

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from emg_lens.data.discovery.columns import find_columns, rate_of_times
-from emg_lens.data.discovery.file_content import FileContent, FoundSignal
+from emg_lens.data.discovery.file_content import FileContent, FoundSignal, few_values
 from emg_lens.data.discovery.words import PREFERRED, role_of, sensor_of
 from emg_lens.data.files import read_parts
 from emg_lens.io.array_files import MNE_SUFFIXES, READERS
@@ -81,7 +81,9 @@ def _content(
             fs, source = fs * len(one.first) / len(main.first), f"{source}, and the number of samples"
         _add_signals(content, one, (fs, source), default)
     others = {key: role for key in vectors if (role := _role(key)) in by_role and key != by_role[role]}
-    content.unused.extend(f"{key} ({by_role[role]} is used instead)" for key, role in others.items())
+    for key, role in others.items():
+        same = len(vectors[key]) == len(vectors[by_role[role]])  # otherwise its name means something else
+        content.unused.append(f"{key} ({by_role[role]} is used instead)" if same else key)
     used = {*by_role.values(), *others, *(one.key for one in chosen)}
     content.unused.extend(key for key in variables if key not in used and np.size(vectors.get(key, [0, 0])) > 1)
     return content
@@ -106,6 +108,8 @@ def _add_signals(content: FileContent, one: _Array, rate: tuple[float | None, st
         elif column.role == "label" and "label" not in content.sources:
             content.sources["label"] = {"column": column.number, **({"key": one.key} if one.key else {})}
             content.notes.append(f"column {column.number} of {what} is the label: few whole numbers in long runs")
+        elif column.role == "few values":
+            content.odd.append(few_values(column, f"column {column.number} of {what}"))
         else:
             rate = (column.rate[0], f"column {column.number}") if column.rate is not None else rate
             content.unused.append(f"column {column.number} of {what}")

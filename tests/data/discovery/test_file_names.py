@@ -21,20 +21,34 @@ def pattern(template, inside=False, **values):
 @pytest.mark.parametrize(
     "template, values, files",
     [
-        ("S{s}/{g}_{r}.csv", {"s": (1, 2), "g": GESTURES, "r": (1, 2, 3)}, "{subject}/{label}_{repetition}.csv"),
+        ("S{s}/{g}_{r}.csv", {"s": (1, 2), "g": GESTURES, "r": (1, 2, 3)},
+         "{subject}/{label}_{repetition:number}.csv"),
+        ("S{s}/{g}_{r}.csv", {"s": (1, 2), "g": ("fist", "open"), "r": (1, 2)}, "{subject}/{label}_{repetition}.csv"),
         ("{s}_{g}_{r}.csv", {"s": (1, 2, 3), "g": (1, 2), "r": range(1, 9)}, "{subject}_{label}_{repetition}.csv"),
         ("{g}{r}.npy", {"g": ("fist", "open"), "r": (1, 2)}, "{label:text}{repetition:number}.npy"),
         ("{g}/{r}.txt", {"g": GESTURES, "r": (1, 2)}, "{label}/{repetition}.txt"),
         ("{s}/day{d}_{g}_{r}.csv", {"s": ("ann", "bob"), "d": (1, 2), "g": GESTURES, "r": (1, 2)},
-         "{subject}/day{session}_{label}_{repetition}.csv"),
+         "{subject}/day{session:number}_{label}_{repetition:number}.csv"),
         ("{m}/S{s}_{g}_{r}.csv", {"m": ("EMG", "ACC"), "s": (1, 2), "g": GESTURES, "r": (1, 2)},
-         "{part}/{subject}_{label}_{repetition}.csv"),
+         "{part}/S{subject:number}_{label}_{repetition:number}.csv"),
         ("sub-0{s}/emg/run-{r}_task-{g}_emg.edf", {"s": (1, 2), "r": (1, 2), "g": ("fist", "open")},
          "sub-{subject}/emg/run-{repetition}_task-{label}_emg.edf"),
     ],
 )  # fmt: skip
 def test_fields_are_found_in_usual_layouts(template, values, files):
     assert pattern(template, **values).files == files
+
+
+def test_a_field_that_contains_the_text_after_it_is_followed_by_a_number():
+    found = pattern("{g} {r} emg.csv", g=("Faust öffnen", "Faust", "Hand drehen"), r=(1, 2, 3))
+    assert found.files == "{label} {repetition:number} emg.csv" and len(found.paths) == 9
+    read = FolderDescription.from_content(
+        {"files": found.files, "fs": 100, "signals": {"emg": {"columns": "1-2"}}, "subject": "a"}
+    )
+    fields = [read.places(Path("/data") / path, Path("/data")) for path in found.paths]
+    assert [(one["label"], one["repetition"]) for one in fields if one] == [
+        *product(("Faust öffnen", "Faust", "Hand drehen"), "123")
+    ]
 
 
 def test_labels_inside_leave_subject_and_session_for_the_names():

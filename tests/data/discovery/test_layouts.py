@@ -430,3 +430,39 @@ def test_gestures_that_are_left_out_or_written_in_two_ways_are_named(tmp_path, e
     assert "the labels 'Fist' and 'fist' are 2 gestures" in output
     assert "gesture rock left out: a subject lacks" in output
     assert "# gesture rock left out" in (tmp_path / "study.yaml").read_text() and len(study["cohort"]["labels"]) == 4
+
+
+def test_a_column_of_few_values_is_no_channel(tmp_path, emg):
+    for gesture, repetition in product(range(3), (1, 2, 3)):
+        frame = pd.DataFrame(emg(gesture, seed=repetition), columns=["A", "B", "C", "D"])
+        frame = frame.assign(Serie=1 + repetition % 2, emg_lead=np.arange(len(frame)) % 2)
+        frame.drop(columns="emg_lead").to_csv(tmp_path / f"{NAMES[gesture]}_{repetition}.csv", index=False)
+        named = tmp_path / "named" / f"{NAMES[gesture]}_{repetition}.csv"
+        named.parent.mkdir(exist_ok=True)
+        frame.rename(columns={"A": "emg_a", "B": "emg_b"}).to_csv(named, index=False)
+    output, description, _ = new(tmp_path / "named", "--fs", "1000")
+    assert description["signals"]["emg"]["columns"] == ["emg_a", "emg_b", "emg_lead"]
+    assert "channel emg_lead is of 3 different values or fewer" in output
+    for file in (tmp_path / "named").iterdir():
+        file.unlink()
+    output, description, _ = new(tmp_path, "--fs", "1000")
+    assert description["signals"]["emg"]["columns"] == ["A", "B", "C", "D"]
+    assert "Serie has only the values 2 and is not used" in output.partition("Suspicious")[2]
+
+
+def test_a_number_of_the_file_is_not_called_another_label(tmp_path, emg):
+    for subject in (1, 2):
+        rows = np.vstack([emg(g, seed=k) for k, g in enumerate([0, 1, 2] * 3)])
+        labels = np.repeat(np.array([0, 1, 2] * 3) + 1, 1500)[:, None]
+        content = {"emg": rows, "fs": 1000.0, "stimulus": labels, "restimulus": labels, "exercise": 2}
+        savemat(tmp_path / f"S{subject}.mat", content)
+    output = new(tmp_path)[0]
+    assert "stimulus (restimulus is used instead)" in output and "exercise (" not in output
+
+
+def test_the_files_whose_times_disagree_are_counted(tmp_path, emg):
+    for gesture, repetition in product(range(2), (1, 2, 3)):
+        frame = pd.DataFrame(emg(gesture, seed=repetition), columns=["emg1", "emg2", "emg3", "emg4"])
+        frame.insert(0, "time_s", np.arange(len(frame)) / (1000 if repetition > 1 else 900))
+        frame.to_csv(tmp_path / f"{NAMES[gesture]}_{repetition}.csv", index=False)
+    assert "its times give 900 to 1000 Hz in the 6 files that were looked at" in new(tmp_path)[0]
