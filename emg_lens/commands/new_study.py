@@ -93,6 +93,8 @@ def new(
             _say_long(f"  - {line}" for line in dict.fromkeys(lines))
     files = " and ".join(map(str, written))
     terminal.say(f"Written: {files}. Read the comments there, and correct what is wrong. Then:")
+    if data.is_file() and proposal.root != data:
+        terminal.say(f"(--data is the folder of {data.name}, because {DESCRIPTION} describes a folder.)")
     _say_long(f"  {one}" for one in (command.replace(" run ", " check ", 1), command))
 
 

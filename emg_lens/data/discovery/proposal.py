@@ -18,6 +18,7 @@ from emg_lens.data.discovery.study_proposal import FirstStudy, first_study
 from emg_lens.data.recording import DataError
 from emg_lens.data.registry import load_trials
 from emg_lens.data.sources.described import DESCRIBED
+from emg_lens.data.sources.described_tables import MISSING
 from emg_lens.data.sources.trial_file import TRIAL_FILE
 
 
@@ -87,6 +88,8 @@ def existing_description(path: Path) -> DataProposal:
 
 def rejected_description(path: Path, error: DataError) -> DataError:
     """The error of recordings that do not fit their description, with the way on."""
+    if MISSING in str(error):
+        return DataError(f"{error}; then run the command again without --fs: {path} is written")
     return DataError(f"{error}; {path} is written: correct it there, and run the command again without --fs")
 
 

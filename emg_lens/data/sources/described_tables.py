@@ -23,6 +23,8 @@ from emg_lens.io.array_files import READERS
 
 TABLES = (".csv", ".tsv", ".txt", ".gz")
 SEPARATORS = ",;\t|"
+MISSING = "lacks a value"
+"""What the error of an empty cell says: the recording is to be corrected, not its description."""
 
 Table = Any
 """The variables of a file of arrays, by name; or the cells of a text table, as a data frame of text."""
@@ -129,21 +131,24 @@ def column_position(table: pd.DataFrame, column: Column, path: Path) -> int:
     return int(places[0]) - 1
 
 
-def numbers_of(values: pd.Series, name: str, decimal: str, path: Path) -> Float[np.ndarray, " time"]:
-    """The cells of a column as numbers."""
+def numbers_of(
+    values: pd.Series, name: str, decimal: str, path: Path, skip_lines: int | None = None
+) -> Float[np.ndarray, " time"]:
+    """The cells of a column as numbers; with the number of lines before the table, an error also says the line."""
     numbers = np.asarray(pd.to_numeric(values.str.replace(decimal, "."), errors="coerce"), float)
     if np.isnan(numbers).any():
         row = int(np.argmax(np.isnan(numbers)))
         cell = str(values.iloc[row])
+        is_missing = cell.strip().lower() in ("", "nan", "na", "n/a", "null", "none")
         hint = (
-            "is it a decimal comma (decimal), a line of units (skip_lines), or an incomplete file?"
-            if cell.strip()
-            else "is the file incomplete, or a line empty? If this sensor is slower, repeat its last value and state"
-            " its native_fs"
+            "is the file incomplete, or a line empty? Fill in the value or cut the recording there. If this sensor is"
+            " slower, repeat its last value and state its native_fs"
+            if is_missing
+            else "is it a decimal comma (decimal), a line of units (skip_lines), or an incomplete file?"
         )
-        raise DataError(
-            f"{path}: {name} is not a number in column {values.name!r}, row {row + 1}: {cell[:40]!r}; {hint}"
-        )
+        line = "" if skip_lines is None else f" (line {int(values.index[row]) + 1 + skip_lines} of the file)"
+        what = MISSING if is_missing else "is not a number"
+        raise DataError(f"{path}: {name} {what}{line} in column {values.name!r}, row {row + 1}: {cell[:40]!r}; {hint}")
     return numbers
 
 

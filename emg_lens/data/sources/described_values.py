@@ -136,7 +136,8 @@ class RecordingFiles:
                 )
             chosen = table.iloc[:, [column_position(table, column, path) for column in part.columns]]
             decimal = self.description.decimal
-            return [np.stack([numbers_of(values, name, decimal, path) for _, values in chosen.items()], axis=1)]
+            skip = self.description.skip_lines
+            return [np.stack([numbers_of(values, name, decimal, path, skip) for _, values in chosen.items()], axis=1)]
         trials = trials_of(variable_of(table, part.key, name, path), part, f"{path}: {name}")
         if part.columns is None:
             return trials

@@ -238,6 +238,7 @@ def test_one_table_with_all_subjects(tmp_path, emg):
         frames.append(frame.assign(subject=subject, label=gesture + 1, trial=trial))
     pd.concat(frames).to_csv(tmp_path / "recordings.csv", index=False)
     output, description, study = new(tmp_path / "recordings.csv", "--fs", "1000")
+    assert "--data is the folder of recordings.csv" in output
     assert description["subject"] == {"column": "subject"} and description["repetition"] == {"column": "trial"}
     recordings = list(load_dataset("folder", tmp_path))
     assert [r.subject for r in recordings] == ["P1", "P2", "P3"] and len(recordings[2].trials) == 9
@@ -466,3 +467,16 @@ def test_the_files_whose_times_disagree_are_counted(tmp_path, emg):
         frame.insert(0, "time_s", np.arange(len(frame)) / (1000 if repetition > 1 else 900))
         frame.to_csv(tmp_path / f"{NAMES[gesture]}_{repetition}.csv", index=False)
     assert "its times give 900 to 1000 Hz in the 6 files that were looked at" in new(tmp_path)[0]
+
+
+@pytest.mark.parametrize("cell", ["", "NaN"])
+def test_a_missing_value_is_named_by_its_line_and_is_no_fault_of_the_description(tmp_path, emg, cell):
+    for gesture, repetition in product(range(2), (1, 2, 3)):
+        lines = pd.DataFrame(emg(gesture), columns=["emg1", "emg2", "emg3", "emg4"]).to_csv(index=False).splitlines()
+        if (gesture, repetition) == (1, 2):
+            lines[7] = f"1,{cell},3,4"
+        (tmp_path / f"{NAMES[gesture]}_{repetition}.csv").write_text("\n".join(lines))
+    result = CliRunner().invoke(app, ["new", "--data", str(tmp_path), "--fs", "1000"])
+    message = str(result.exception)
+    assert "open_2.csv: emg lacks a value (line 8 of the file) in column 'emg2', row 7" in message
+    assert "Fill in the value" in message and "correct it there" not in message
