@@ -48,6 +48,7 @@ def test_models_do_not_wait_for_language_models():
     assert not {"transformers", "datasets"} & set(loaded)
 
 
+@pytest.mark.slow
 def test_what_is_deferred_works_like_what_is_not():
     assert run(FIRST_OURS + USE) == run(FIRST_THEIRS + USE)
 

@@ -216,6 +216,7 @@ def runs(tmp_path_factory) -> list[StudyResult]:
     return [Study.parse(yaml.safe_dump(base | change)).run(out=folder, jobs=1) for change in changes]
 
 
+@pytest.mark.slow
 def test_whole_runs_are_compared_and_written(runs, tmp_path):
     done = compare_runs(runs[0].folder, runs[1])
     change = (runs[1].cells[0].values - runs[0].cells[0].values)[BASELINE]
@@ -233,12 +234,14 @@ def test_whole_runs_are_compared_and_written(runs, tmp_path):
     assert (tmp_path / "new" / "answers.txt").read_text() == f"{done}\n"
 
 
+@pytest.mark.slow
 def test_a_whole_run_equals_itself(runs):
     done = compare_runs(runs[0], runs[0])
     assert str(done).startswith("No difference between tiny (2) and tiny (1): all 5 subjects have the same accuracy")
     assert (done.ablations[["difference", "smallest", "largest"]] == 0).all(axis=None) and done.settings.empty
 
 
+@pytest.mark.slow
 def test_runs_with_other_test_trials_are_compared_without_pairs(runs):
     done = compare_runs(runs[0], runs[2], runs[1])
     assert done.models["n_subjects"].isna().tolist() == [True, False]
@@ -250,6 +253,7 @@ def test_runs_with_other_test_trials_are_compared_without_pairs(runs):
     np.testing.assert_allclose(done.models[["ci_low", "ci_high"]].iloc[0], [100 * ends.low, 100 * ends.high])
 
 
+@pytest.mark.slow
 def test_one_run_or_an_unknown_metric_is_refused(runs):
     with pytest.raises(ComparisonError, match="1 run given; expected two or more"):
         compare_runs(runs[0])
@@ -257,6 +261,7 @@ def test_one_run_or_an_unknown_metric_is_refused(runs):
         compare_runs(*runs, metric="acuracy")
 
 
+@pytest.mark.slow
 def test_a_level_is_compared_with_the_same_level(finished, runs, tmp_path):
     content = yaml.safe_load(TINY) | {"conditions": NO_CONDITIONS, "name": "levels", "views": ["confusion"]}
     content["factors"] = {"size": {"small": {}, "large": {"model": {"d_mlp": 32}}}}
@@ -267,6 +272,7 @@ def test_a_level_is_compared_with_the_same_level(finished, runs, tmp_path):
     assert both["level"].tolist() == ["size: large", "size: small"]
 
 
+@pytest.mark.slow
 def test_an_archive_is_compared_like_its_run(runs, tmp_path, monkeypatch):
     from typer.testing import CliRunner
 

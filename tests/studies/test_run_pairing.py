@@ -88,6 +88,7 @@ def test_other_trials_under_the_same_names_are_not_paired(other, reason):
     assert len(pair.reference) == 5 and len(pair.other) == other.trials["subject"].nunique()
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_the_order_of_rows_does_not_matter(seed):

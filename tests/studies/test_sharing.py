@@ -70,11 +70,13 @@ def test_a_shared_run_has_the_same_numbers_tables_and_figures(simulated, archive
     assert not [name for name in theirs if name.endswith(("model.safetensors", "config.json"))]
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes_and_no_time(simulated, archive, tmp_path):
     assert share_run(simulated.folder, tmp_path / "b.zip").read_bytes() == archive.read_bytes()
     assert {one.date_time for one in zipfile.ZipFile(archive).infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
+@pytest.mark.slow
 def test_no_path_and_no_name_of_the_machine_is_shared(real, tmp_path):
     source = Path(json.loads((real.folder / "data.json").read_text())["folder"])
     assert "ann-lee" in str(source) and str(source).encode() in (real.folder / "report.html").read_bytes()
@@ -85,6 +87,7 @@ def test_no_path_and_no_name_of_the_machine_is_shared(real, tmp_path):
     assert b"--data FOLDER" in (folder / "report.html").read_bytes()
 
 
+@pytest.mark.slow
 def test_paths_of_weights_in_the_study_and_in_notes_are_shortened(real, tmp_path):
     run = tmp_path / "runs" / "copy"
     for name, text in content(real.folder).items():
@@ -142,6 +145,7 @@ def test_a_path_with_spaces_in_the_options_of_a_data_set_is_private():
     assert path in private and without_paths({"x": [path]}, private) == {"x": ["dataset.yaml"]}
 
 
+@pytest.mark.slow
 def test_damaged_and_unfinished_runs_are_refused(simulated, tmp_path):
     run = tmp_path / "run"
     for name, text in content(simulated.folder).items():
@@ -162,6 +166,7 @@ def test_an_archive_has_the_name_of_one(simulated, tmp_path):
     assert not (tmp_path / "s.tar").exists()
 
 
+@pytest.mark.slow
 def test_an_archive_does_not_replace_another_run(simulated, real, archive, tmp_path):
     out = simulated.folder.parents[1]
     with pytest.raises(RunFolderError, match="holds another run of this study; give another --out"):
@@ -172,6 +177,7 @@ def test_an_archive_does_not_replace_another_run(simulated, real, archive, tmp_p
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.slow
 def test_the_commands_share_and_report_print_size_and_place(simulated, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["share", str(simulated.folder)])
@@ -190,6 +196,7 @@ def code_of(card: str) -> str:
     return block
 
 
+@pytest.mark.slow
 def test_every_model_has_a_card_that_the_hub_reads_and_its_code_runs(simulated, monkeypatch):
     monkeypatch.chdir(simulated.folder)
     for folder in simulated.folders:
@@ -210,6 +217,7 @@ def test_every_model_has_a_card_that_the_hub_reads_and_its_code_runs(simulated, 
     torch.testing.assert_close(space["model"](x), reloaded(x))
 
 
+@pytest.mark.slow
 def test_a_card_names_licence_warning_chance_and_reference(real, tmp_path):
     card = (real.folders[0] / MODEL_CARD).read_text()
     for text in (
@@ -225,6 +233,7 @@ def test_a_card_names_licence_warning_chance_and_reference(real, tmp_path):
     assert np.isnan(reference) or f"reaches {reference:.3f}" in card
 
 
+@pytest.mark.slow
 def test_an_archive_without_weights_has_cards_that_say_so_and_may_be_edited(archive, tmp_path):
     folder = unpack_run(archive, tmp_path / "b")
     path = next(iter(folder.glob(f"fits/*/{MODEL_CARD}")))

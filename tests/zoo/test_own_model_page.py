@@ -29,6 +29,7 @@ def test_the_page_has_three_models_and_few_lines_from_model_to_sweep():
         assert len(after) <= 10
 
 
+@pytest.mark.slow
 def test_the_torch_encoder_needs_the_edges_to_cls_only():
     names, printed = run(BLOCKS[0])
     accuracy = names["result"].accuracy().set_index("condition")["accuracy"]
