@@ -102,7 +102,7 @@ def export_onnx(model: nn.Module, file: str | Path, x: Tensor | None = None, *, 
     if x is None and not hasattr(model, "example_input"):
         raise ArgumentError(f"cannot make an input for {type(model).__name__}; pass x=<a batch>")
     given: Any = model
-    x = given.example_input(batch) if x is None else x
+    x = given.example_input(batch) if x is None else x.detach()
     assert x is not None
     _check_run(model, x)
     other = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(x)

@@ -52,8 +52,7 @@ def measure(
     for what, values in (("outputs", outputs), ("targets", targets)):
         if values.dtype.kind not in "iuf" or np.isnan(values).any():
             raise MetricError(f"{what} ({values.dtype}) contain NaN or are not numbers; expected numbers")
-    if repetition_id is not None and np.shape(repetition_id) != (len(outputs),):
-        raise MetricError(f"{np.shape(repetition_id)} repetition ids for {len(outputs)} trials; expected one per trial")
+    _check_repetitions(repetition_id, len(outputs))
     values, counted = {}, {}
     for metric in metrics:
         key = metric.function, metric.kind, metric.repetitions  # metrics of the same counts are counted once
@@ -66,11 +65,32 @@ def measure(
     return values
 
 
+@checked
 def chances(
     names: Sequence[str], targets: Targets, n_outputs: int, repetition_id: Int[np.ndarray, " trial"] | None = None
 ) -> dict[str, float]:
-    """Compute the chance level of each metric that has a known one. Arguments as in `measure`."""
-    targets = np.asarray(targets)
+    """Compute the chance level of each metric that has a known one. Arguments as in `measure`.
+
+    Raises:
+        UnknownNameError: No metric has this name.
+        MetricError: No trial, or targets that are no class indices where the metric needs them.
+    """
+    targets = np.atleast_1d(targets)
+    known = [metric for metric in (METRICS[name] for name in names) if metric.chance is not None]
+    if len(targets) == 0:
+        raise MetricError("0 targets; expected one per trial")
+    _check_repetitions(repetition_id, len(targets))
+    if any(metric.kind == "classes" for metric in known):
+        is_index = targets.dtype.kind in "iu" and targets.ndim == 1
+        if not is_index or targets.min() < 0 or targets.max() >= n_outputs:
+            raise MetricError(
+                f"targets ({targets.dtype} {list(targets.shape)}) are no class indices; expected one whole number from"
+                f" 0 to {n_outputs - 1} for each trial"
+            )
     weights = repetition_weights(len(targets), repetition_id)
-    known = {metric.name: metric.chance for metric in (METRICS[name] for name in names)}
-    return {name: float(chance(targets, weights, n_outputs)) for name, chance in known.items() if chance is not None}
+    return {metric.name: float(metric.chance(targets, weights, n_outputs)) for metric in known if metric.chance}
+
+
+def _check_repetitions(repetition_id: np.ndarray | None, n_trials: int) -> None:
+    if repetition_id is not None and np.shape(repetition_id) != (n_trials,):
+        raise MetricError(f"{np.shape(repetition_id)} repetition ids for {n_trials} trials; expected one per trial")

@@ -140,6 +140,11 @@ def test_the_given_input_is_not_changed(tmp_path):
     assert torch.equal(x, kept)
 
 
+def test_an_input_that_needs_gradients_is_taken(tmp_path):
+    x = torch.randn(1, 3, requires_grad=True)
+    assert export_onnx(nn.Linear(3, 2), tmp_path / "m.onnx", x).largest_difference < 1e-5
+
+
 def test_a_missing_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
