@@ -10,6 +10,7 @@ import sklearn.metrics as reference
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emg_lens.errors import EmgLensError
 from emg_lens.registry import UnknownNameError
 from emg_lens.scoring import METRICS, Metric, MetricError, chances, measure
 
@@ -85,11 +86,12 @@ def test_chance_levels_follow_from_the_class_frequencies():
     assert levels == {"accuracy": 0.5, "repetition_accuracy": 0.5, "balanced_accuracy": 0.5}
     assert chances(["accuracy"], y, 5)["accuracy"] == pytest.approx(4 / 6)
     assert chances(["mae"], np.ones((3, 1)), 1) == {}
-    for targets in (np.zeros(3, complex), np.array([0, 5]), np.array([-1, 0]), np.zeros((3, 1), int)):
+    for targets in (np.zeros(3), np.array([0, 5]), np.array([-1, 0]), np.zeros((3, 1), int)):
         with pytest.raises(MetricError, match="no class indices; expected one whole number from 0 to 4"):
             chances(["accuracy"], targets, 5)
-    with pytest.raises(MetricError, match="expected one per trial"):
-        chances(["accuracy"], y, 5, repetition_id[:, None])
+    for call in (lambda: chances(["accuracy"], y * 1j, 5), lambda: chances(["accuracy"], y, 5, repetition_id[:3])):
+        with pytest.raises(EmgLensError):
+            call()
     with pytest.raises(MetricError, match="0 targets"):
         chances(["accuracy"], np.zeros(0, int), 5)
 
