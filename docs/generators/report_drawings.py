@@ -73,10 +73,7 @@ def verdicts() -> Figure:
         y = -1.15 * i
         box(ax, 0, y, question, BLUE, 2.5)
         box(ax, 3.3, y, otherwise, RED, 2.5)
-        ax.annotate(
-            "no", (3.26, y), (2.56, y), fontsize=8.5, va="center", arrowprops={"arrowstyle": "->", "color": DARK}
-        )
-        arrow = {"arrowstyle": "->", "color": DARK}
+        ax.annotate("no", (3.26, y), (2.56, y), fontsize=8.5, va="center", arrowprops=arrow)
         ax.annotate("", (1.25, y - 0.77), (1.25, y - 0.39), arrowprops=arrow)
         ax.text(1.33, y - 0.58, "yes", fontsize=8.5, va="center")
     box(ax, 0, -1.15 * len(QUESTIONS), SHOWN, GREEN, 2.5)

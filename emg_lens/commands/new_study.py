@@ -48,6 +48,7 @@ def new(
     )
     from emg_lens.data.recording import DataError
     from emg_lens.data.sources.described import DESCRIBED, DESCRIPTION
+    from emg_lens.data.sources.trial_file import TRIAL_FILE
 
     data = data.expanduser()
     root = data.parent if data.is_file() else data
@@ -69,7 +70,7 @@ def new(
     written, options = [study_file], {}
     if dataset != DESCRIBED.name:
         proposal = with_study(dataset, data, data.resolve().stem, {}, _progress)
-        if as_ is None and dataset != "trials":
+        if as_ is None and dataset != TRIAL_FILE.name:
             own = f"These are the files of {dataset}, which has a loader of its own: it is used."
             terminal.say(f"{own} --as folder describes them instead.")
     else:

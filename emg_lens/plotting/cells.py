@@ -62,14 +62,11 @@ def draw_cells(
     if text is None:
         return image
     for (row, column), value in np.ma.ndenumerate(grid):
-        if not text(value):
+        if not (written := text(value)):
             continue
         red, green, blue, _ = image.to_rgba(np.array([value]))[0]
         bright = 0.299 * red + 0.587 * green + 0.114 * blue > 0.55  # weights of ITU-R BT.601
-        ax.text(
-            column, row, text(value), ha="center", va="center", fontsize=SMALL, color="black" if bright else "white"
-        )
-    plain_frame(ax)
+        ax.text(column, row, written, ha="center", va="center", fontsize=SMALL, color="black" if bright else "white")
     return image
 
 

@@ -75,8 +75,10 @@ def pair_cells(reference: ComparedCell, other: ComparedCell) -> ScorePair:
     conditions, notes = _shared_conditions(reference, other)
     reason, chosen, more = _same_trials(reference, other)
     if reason:
+        same = len(set(reference.trials["subject"]) & set(other.trials["subject"]))
+        again = f", as if the {count(same, 'subject')} with the same name were different people" * bool(same)
         notes = [
-            f"Not paired, because {reason}. Welch's t intervals compare the means of two groups of subjects.",
+            f"Not paired, because {reason}. Welch's t intervals compare the means of two groups of subjects{again}.",
             *notes,
         ]
         values = [_values(one, one.trials, conditions) for one in (reference, other)]

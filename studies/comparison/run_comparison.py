@@ -162,8 +162,8 @@ def _shared_metric(results: Sequence[StudyResult], names: Sequence[str], metric:
 
 def _compared_cells(name: str, result: StudyResult) -> list[ComparedCell]:
     trials = trial_identities(result)
+    specs = result.study.cells
     outputs = {facts["fit"]: tuple(facts["outputs"]) for facts in result.facts.to_dict("records")}
-    specs = [(levels, spec) for levels, spec in result.study.cells]
     cells = []
     for cell in result.cells:
         rows = trials[trials["fit"].isin(cell.scores["fit"])]

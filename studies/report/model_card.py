@@ -40,9 +40,8 @@ def model_cards(findings: Findings, licence: str = "", weights: bool = True) -> 
     """
     facts = {str(row["fit"]): row for row in findings.facts.to_dict("records")}
     shared = leakage_sentences(findings)
-    cards = {}
+    cards, levels = {}, findings.study.cells
     for cell, verdicts in verdicts_of(findings):
-        levels = findings.study.cells
         about = _about_cell(cell, verdicts, shared)
         for fit, scores in cell.scores[cell.scores["condition"] == BASELINE].groupby("fit", sort=False):
             row = facts[str(fit)]

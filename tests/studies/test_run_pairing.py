@@ -86,6 +86,8 @@ def test_other_trials_under_the_same_names_are_not_paired(other, reason):
     pair = pair_cells(a_run("one"), other)
     assert not pair.paired and re.search(f"Not paired, because .*{reason}", pair.notes[0])
     assert len(pair.reference) == 5 and len(pair.other) == other.trials["subject"].nunique()
+    same = "as if the 5 subjects with the same name were different people" in pair.notes[0]
+    assert same == (set(other.trials["subject"]) == set(SUBJECTS))
 
 
 @pytest.mark.slow

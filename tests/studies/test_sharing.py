@@ -206,7 +206,7 @@ def test_every_model_has_a_card_that_the_hub_reads_and_its_code_runs(simulated, 
         ]
         (accuracy,) = [one for one in card.data.eval_results if one.metric_type == "accuracy"]
         assert accuracy.metric_value == pytest.approx(scores["accuracy"].mean(), abs=1e-6)
-        assert card.data.library_name == "emg-lens" and accuracy.dataset_type == "simulated"
+        assert card.data.to_dict()["library_name"] == "emg-lens" and accuracy.dataset_type == "simulated"
         check_fit(folder)
     space: dict = {}
     exec(code_of(card.text), space)

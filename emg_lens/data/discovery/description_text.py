@@ -1,7 +1,7 @@
 """The text of a `dataset.yaml` and of a first study, with comments."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,24 +38,29 @@ def described_text(description: Mapping[str, Any], comments: Mapping[str, str], 
         f"# How to read the recordings in {printable(root.name)}. Written by emg-lens new: correct what is wrong.",
         "# ASSUMED marks what the files do not say. All keys: docs/data-sets.md, section 2.8.",
     ]
-    for key, value in description.items():
-        if key in ("signals", "label") and isinstance(value, Mapping):
-            lines += _block(key, value, comments)
-        else:
-            lines.append(commented(f"{key}: {on_one_line(value)}", comments.get(key, "")))
+    lines += yaml_lines(description, comments, ("signals", "label", "label.classes"))
     return "\n".join(lines) + "\n"
 
 
-def _block(key: str, value: Mapping[str, Any], comments: Mapping[str, str]) -> Sequence[str]:
-    lines = [commented(f"{key}:", comments.get(key, ""))]
-    for name, inner in value.items():
-        comment = comments.get(f"{key}.{name}", "")
-        if name == "classes":
-            lines.append(commented("  classes:", comment))
-            lines += [f"    {on_one_line(one)}: {on_one_line(of)}" for one, of in inner.items()]
+def yaml_lines(
+    content: Mapping[str, Any], comments: Mapping[str, str], opened: Collection[str], above: Sequence[str] = ()
+) -> Iterator[str]:
+    """The lines of a YAML file, with comments.
+
+    Args:
+        content: The content.
+        comments: A comment for each entry, by its path such as `cohort.segment`.
+        opened: Paths of the entries whose inner entries have lines of their own; others stand on one line.
+        above: The keys above `content`.
+    """
+    for key, value in content.items():
+        path = ".".join([*above, str(key)])
+        line, comment = f"{'  ' * len(above)}{on_one_line(key)}:", comments.get(path, "")
+        if path in opened and isinstance(value, Mapping):
+            yield commented(line, comment)
+            yield from yaml_lines(value, comments, opened, [*above, str(key)])
         else:
-            lines.append(commented(f"  {name}: {on_one_line(inner)}", comment))
-    return lines
+            yield commented(f"{line} {on_one_line(value)}", comment)
 
 
 def commented(line: str, comment: str) -> str:

@@ -56,7 +56,6 @@ class FileContent:
         signals: Its signals.
         sources: `label`, `repetition`, `subject`, and `onset`, `duration`, `stop` of events: `{"column": ...}` or
             `{"key": ...}`.
-        n_rows: Rows of its first signal.
         options: Options of a description for tables: `separator`, `decimal`, `header`, `skip_lines`.
         unused: What is not used, in words.
         notes: Assumptions.
@@ -65,7 +64,6 @@ class FileContent:
 
     signals: list[FoundSignal] = field(default_factory=list)
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
-    n_rows: int = 0
     options: dict[str, Any] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -89,7 +87,7 @@ def table_content(path: Path, form: TextForm, default: str | None) -> FileConten
             signals = [replace(s, fs=form.rate, source="the lines above the table") for s in signals]
         few = [column for column in columns if column.role == "few values"]
         odd = [few_values(column, column.name or f"column {column.number}") for column in few]
-        return FileContent(signals, _sources_of(columns, names), len(table), options, unused, odd=odd)
+        return FileContent(signals, _sources_of(columns, names), options, unused, odd=odd)
     kinds = table.iloc[:, form.kind_column - 1].str.strip()
     signals, unused = [], []
     for kind in dict.fromkeys(kinds):
@@ -97,9 +95,7 @@ def table_content(path: Path, form: TextForm, default: str | None) -> FileConten
         some, more = _signals_of_rows(rows.to_numpy(str), form, str(kind))
         signals += some
         unused += more
-    return FileContent(
-        signals, {}, len(table), options, unused, [f"each row belongs to one sensor, by column {form.kind_column}"]
-    )
+    return FileContent(signals, {}, options, unused, [f"each row belongs to one sensor, by column {form.kind_column}"])
 
 
 def few_values(column: FoundColumn, name: str) -> str:

@@ -27,7 +27,6 @@ class DataProposal:
     """What was found about a folder or file, and what to write.
 
     Attributes:
-        dataset: Name of the data set that reads it.
         root: The folder or file for `--data`.
         description: Text of `dataset.yaml`; "" if none is needed.
         study: The first study.
@@ -36,7 +35,6 @@ class DataProposal:
         odd: Sentences on what looks wrong.
     """
 
-    dataset: str
     root: Path
     description: str = ""
     study: FirstStudy | None = None
@@ -72,14 +70,13 @@ def described_proposal(
         layout = find_layout(place, answer)
     name_classes(layout, progress)
     text = described_text(layout.description, layout.comments, layout.root)
-    return DataProposal(DESCRIBED.name, layout.root, text, None, layout.seen, layout.assumed, layout.odd)
+    return DataProposal(layout.root, text, None, layout.seen, layout.assumed, layout.odd)
 
 
 def existing_description(path: Path) -> DataProposal:
     """Use the description that stands in the folder already."""
     marked = re.findall(r"^ *(\w+):.*# (ASSUMED\b.*)", path.read_text(encoding="utf-8"), re.MULTILINE)
     return DataProposal(
-        DESCRIBED.name,
         path.parent,
         seen=[f"{path} exists and is used; delete it to describe the recordings anew"],
         assumed=[f"{'the sampling rate' if key == 'fs' else key}: {what} [{path.name}]" for key, what in marked],
@@ -111,34 +108,32 @@ def with_study(
         progress: Shows how many recordings were read.
         found: What is known already.
     """
-    proposal = DataProposal(dataset, root) if found is None else replace(found, root=root)
-    if dataset == TRIAL_FILE.name:
-        _of_trials(proposal, name)
-        return proposal
-    data = read_recorded(dataset, root, options, progress)
+    proposal = DataProposal(root) if found is None else replace(found, root=root)
+    finished = dataset == TRIAL_FILE.name
+    data = _of_trials(root) if finished else read_recorded(dataset, root, options, progress)
     if not data.n_recordings:
         raise DataError(f"{root} has no recording; check the files")
-    proposal.seen += _sizes(data)
-    proposal.odd += data.odd
-    proposal.study = first_study(name, dataset, options, data)
+    proposal.seen += _sizes(data, "trial" if finished else "recording")
+    proposal.study = first_study(name, dataset, options, data, finished)
     proposal.assumed += proposal.study.assumed
-    proposal.odd += proposal.study.odd
+    proposal.odd += [*data.odd, *proposal.study.odd]
     return proposal
 
 
-def _sizes(data: RecordedData) -> list[str]:
+def _sizes(data: RecordedData, what: str = "recording") -> list[str]:
     table = data.repetitions
     sensors = ", ".join(f"{name} {n} x {fs:.4g} Hz" for name, (n, fs, *_) in data.sensors.items())
     lines = [
-        f"{_counted(data.n_recordings, 'recording')} of {_counted(table['subject'].nunique(), 'subject')},"
+        f"{_counted(data.n_recordings, what)} of {_counted(table['subject'].nunique(), 'subject')},"
         f" {data.seconds / 60:.1f} minutes",
         f"signals: {sensors}",
     ]
     if table["label"].nunique() > 1:
         lengths, numbers = table["seconds"], table.groupby(["subject", "label"])["repetition"].nunique()
+        length = f"{between(lengths.min(), lengths.max())} s long"
         lines.append(
-            f"{len(table)} repetitions of {table['label'].nunique()} gestures, {between(numbers.min(), numbers.max())}"
-            f" of each in a subject, {between(lengths.min(), lengths.max())} s long"
+            f"{_counted(len(table), 'repetition' if what == 'recording' else what)} of {table['label'].nunique()}"
+            f" gestures, {between(numbers.min(), numbers.max())} repetitions of each in a subject, {length}"
         )
     return lines
 
@@ -147,25 +142,10 @@ def _counted(n: int, what: str) -> str:
     return f"{n} {what}{'s' * (n != 1)}"
 
 
-def _of_trials(proposal: DataProposal, name: str) -> None:
-    """A study of finished trials: without recipe and segment."""
-    trials = load_trials(TRIAL_FILE.name, proposal.root)
-    numbers = {int(n) for n in trials.repetition}
-    proposal.seen.append(repr(trials))
-    proposal.odd += trials.notes
-    table = pd.DataFrame(
-        {
-            "subject": trials.subject,
-            "label": trials.y,
-            "repetition": trials.repetition,
-            "seconds": trials.n_samples / trials.fs,
-        }
-    )
+def _of_trials(root: Path) -> RecordedData:
+    """What a file of finished trials holds."""
+    trials = load_trials(TRIAL_FILE.name, root)
+    seconds = trials.n_samples / trials.fs
+    about = {"subject": trials.subject, "label": trials.y, "repetition": trials.repetition, "seconds": seconds}
     sensors = {m: (n, trials.fs, trials.fs, False) for m, n in trials.modalities.items()}
-    study = first_study(name, TRIAL_FILE.name, {}, RecordedData(table, sensors, n_recordings=len(numbers)))
-    for key in ("recipe", "segment"):
-        del study.content["cohort"][key]
-    study.assumed = [text for text in study.assumed if not text.startswith("emg:")]
-    proposal.study = study
-    proposal.assumed += study.assumed
-    proposal.odd += study.odd
+    return RecordedData(pd.DataFrame(about), sensors, [*trials.notes], len(trials), seconds * len(trials))

@@ -1,13 +1,14 @@
 """What a data set's recordings hold: repetitions, lengths, sensors, and what looks wrong."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 
 from emg_lens.data.discovery.columns import FEW_VALUES
 from emg_lens.data.discovery.label_classes import Progress
@@ -21,6 +22,8 @@ SHORT = 64
 """Fewest different values of a channel that can be called clipped."""
 LOUD = 20
 """A channel with this many times the median spread of its sensor is odd."""
+OddChannels = defaultdict[tuple[str, str], defaultdict[str, list[str]]]
+"""(sensor, what is odd) -> channel -> recordings."""
 
 
 @dataclass
@@ -49,7 +52,7 @@ def read_recorded(dataset: str, root: Path, options: Mapping[str, Any], progress
     """Read all recordings of a data set once, subject by subject, and count what they hold."""
     tables, sensors, class_names = [], {}, {}
     notes: list[str] = []
-    odd: dict[str, list[str]] = defaultdict(list)
+    odd: OddChannels = defaultdict(lambda: defaultdict(list))
     seconds = 0.0
     names = subjects(dataset, root, **options)
     bar, last = iter(progress("reading recordings", names, len(names))), ""
@@ -59,7 +62,7 @@ def read_recorded(dataset: str, root: Path, options: Mapping[str, Any], progress
         class_names |= recording.meta.get("class_names", {})
         table = recording.trials
         tables.append(table.assign(subject=recording.subject, seconds=table["stop"] - table["start"], recording=k))
-        notes += [note for note in recording.notes if "one value in the whole recording" not in note]  # see below
+        notes += recording.notes
         seconds += max(signal.duration for signal in recording.signals.values())
         _look_at_signals(recording, sensors, odd)
     for _ in bar:
@@ -70,45 +73,36 @@ def read_recorded(dataset: str, root: Path, options: Mapping[str, Any], progress
     return RecordedData(every, sensors, found, len(tables), seconds, class_names)
 
 
-def _look_at_signals(recording: Recording, sensors: dict, odd: dict[str, list[str]]) -> None:
+def _look_at_signals(recording: Recording, sensors: dict, odd: OddChannels) -> None:
     for name, signal in recording.signals.items():
         n, fs, native, positive = sensors.get(name, (signal.data.shape[1], signal.fs, signal.native_fs, True))
         sensors[name] = n, fs, min(native, signal.native_fs), bool(positive and signal.data.min() >= 0)
-        for what in _odd_channels(name, signal):
-            odd[what].append(recording.source)
+        for why, channels in _odd_channels(signal).items() if name.startswith("emg") else ():
+            for channel in np.flatnonzero(channels):
+                odd[name, why][signal.ch_names[channel]].append(recording.source)
 
 
-def _odd_channels(name: str, signal: Signal) -> list[str]:
-    """Sentences on channels that are constant, often at their limits, or much stronger than the others."""
+def _odd_channels(signal: Signal) -> dict[str, Bool[np.ndarray, " channel"]]:
+    """Which channels of EMG are often at their limits, hold few values, or are much stronger than the others."""
     data, spread = signal.data, signal.data.std(axis=0)
-    still = np.flatnonzero(spread == 0).tolist()
-    found: dict[str, Iterable[int]] = {f"constant ({data[0, i]:g}), is it connected": [i] for i in still}
-    if name.startswith("emg"):
-        low, high = data.min(axis=0), data.max(axis=0)
-        at_limit = ((data == low) | (data == high)).mean(axis=0)
-        fine = np.array([len(np.unique(column)) > SHORT for column in data[:2000].T])  # not recorded with few bits
-        found["often at its largest or smallest value, is it clipped"] = np.flatnonzero(
-            (at_limit > CLIPPED) & (low < 0) & fine
-        )
-        few = np.array([len(np.unique(column[:2000])) <= FEW_VALUES < len(data) for column in data.T]) & (spread > 0)
-        found[f"of {FEW_VALUES} different values or fewer, is it a channel"] = np.flatnonzero(few) if fine.any() else []
-        found[f"more than {LOUD} times as strong as the others"] = np.flatnonzero(
-            spread > LOUD * max(np.median(spread), 1e-30)
-        )
-    return [f"{name}: channel {signal.ch_names[i]} is {what}" for what, some in found.items() for i in some]
+    low, high = data.min(axis=0), data.max(axis=0)
+    at_limit = ((data == low) | (data == high)).mean(axis=0)
+    n_values = np.array([len(np.unique(column[:2000])) for column in data.T])
+    fine = n_values > SHORT  # not recorded with few bits
+    few = (n_values <= FEW_VALUES) & (len(data) > FEW_VALUES) & (spread > 0) & fine.any()
+    return {
+        "often at its largest or smallest value, is it clipped": (at_limit > CLIPPED) & (low < 0) & fine,
+        f"of {FEW_VALUES} different values or fewer, is it a channel": few,
+        f"more than {LOUD} times as strong as the others": spread > LOUD * max(np.median(spread), 1e-30),
+    }
 
 
-def _in_one_line(odd: Mapping[str, list[str]]) -> list[str]:
+def _in_one_line(odd: OddChannels) -> list[str]:
     """One sentence for all channels of which the same is true."""
-    same: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(dict)
-    for what, places in odd.items():
-        sensor, _, rest = what.partition(": channel ")
-        channel, _, why = rest.partition(" is ")
-        same[sensor, why][channel] = places
     lines = []
-    for (sensor, why), channels in same.items():
+    for (sensor, why), channels in odd.items():
         places = [*dict.fromkeys(place for some in channels.values() for place in some)]
         some = ", ".join([*channels][:4]) + (", ..." if len(channels) > 4 else "")
-        where = f"{places[0]}" + (f" and {len(places) - 1} other recordings" if len(places) > 1 else "")
+        where = places[0] + (f" and {len(places) - 1} other recordings" if len(places) > 1 else "")
         lines.append(f"{sensor}: channel {some} is {why} [{where}]")
     return lines

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emg_lens.data.discovery.description_text import between, commented, on_one_line
+from emg_lens.data.discovery.description_text import between, yaml_lines
 from emg_lens.data.discovery.recorded import RecordedData
 from emg_lens.data.discovery.words import OUTCOMES
 from emg_lens.data.recording import DataError
@@ -49,22 +49,7 @@ class FirstStudy:
         """The text of the study file; `command` is the command that runs it."""
         command = printable(command)
         lines = [f"# A first study. Check it:  {command.replace(' run ', ' check ', 1)}", f"# Run it:  {command}"]
-        for key, value in self.content.items():
-            if key not in ("cohort",):
-                lines.append(commented(f"{key}: {on_one_line(value)}", self.comments.get(key, "")))
-                continue
-            lines.append("cohort:")
-            for name, inner in value.items():
-                comment = self.comments.get(f"cohort.{name}", "")
-                if name != "recipe":
-                    lines.append(commented(f"  {name}: {on_one_line(inner)}", comment))
-                    continue
-                lines += [commented("  recipe:", comment), "    signals:"]
-                for sensor, steps in inner["signals"].items():
-                    lines.append(
-                        commented(f"      {sensor}: {on_one_line(steps)}", self.comments.get(f"recipe.{sensor}", ""))
-                    )
-                lines.append(f"    fs: {on_one_line(inner['fs'])}")
+        lines += yaml_lines(self.content, self.comments, ("cohort", "cohort.recipe", "cohort.recipe.signals"))
         return "\n".join(lines) + "\n"
 
 
@@ -73,8 +58,10 @@ def study_name(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "my-study"
 
 
-def first_study(name: str, dataset: str, options: Mapping[str, Any], data: RecordedData) -> FirstStudy:
-    """Propose a study of recordings.
+def first_study(
+    name: str, dataset: str, options: Mapping[str, Any], data: RecordedData, finished: bool = False
+) -> FirstStudy:
+    """Propose a study of recordings, or of `finished` trials, which need no recipe and no segment.
 
     Raises:
         DataError: There are neither labels of two gestures nor a sensor that a model could predict.
@@ -105,14 +92,16 @@ def first_study(name: str, dataset: str, options: Mapping[str, Any], data: Recor
     if predicts:
         cohort["targets"] = outcomes[:1]
     study.content |= {"title": title, "question": question, "cohort": cohort}
-    cohort["recipe"] = _recipe(study, data)
+    if not finished:
+        cohort["recipe"] = _recipe(study, data)
     if predicts:
-        cohort["segment"] = {"piece_s": 2.0, "window_s": 0.4, "stride_s": 0.1}
-        study.content["split"] = {"by": "block", "folds": 5}
-        study.content["objective"] = "regression"
+        segment = {"piece_s": 2.0, "window_s": 0.4, "stride_s": 0.1}
+        study.content |= {"split": {"by": "block", "folds": 5}, "objective": "regression"}
         study.assumed.append(f"without labels, the study predicts {outcomes[0]} from {', '.join(inputs)}")
     else:
-        cohort["segment"], study.content["split"] = _segment_and_split(study, data)
+        segment, study.content["split"] = _segment_and_split(study, data)
+    if not finished:
+        cohort["segment"] = segment
     study.content["model"] = {
         "architecture": "isonet",
         "d_model": 64,
@@ -144,7 +133,7 @@ def _recipe(study: FirstStudy, data: RecordedData) -> dict[str, Any]:
     signals: dict[str, list[dict[str, Any]]] = {}
     for sensor, (_, fs, native, positive) in data.sensors.items():
         steps, comment = _steps(sensor, min(fs, native), fs, positive)
-        signals[sensor], study.comments[f"recipe.{sensor}"] = steps, comment
+        signals[sensor], study.comments[f"cohort.recipe.signals.{sensor}"] = steps, comment
         if sensor == "emg":
             study.assumed.append(f"emg: {comment}")
         if sensor.startswith("emg") and not positive and min(fs, native) <= SLOWEST_RAW_HZ:

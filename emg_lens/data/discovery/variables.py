@@ -71,9 +71,8 @@ def _content(
     chosen = [one for one in arrays if one in best.values()] or [main]
     by_role = _roles(vectors, main)
     content = FileContent(
-        [], {role: {"key": key} for role, key in by_role.items()},
-        len(main.first) if main.n_trials == 1 else main.n_trials, {}, [], [],
-    )  # fmt: skip
+        sources={role: {"key": key} for role, key in by_role.items()},
+    )
     rates = _rates(vectors, main)
     for one in chosen:
         fs, source = rates.get(one.sensor or "", rates.get("", (None, "")))
@@ -141,7 +140,7 @@ def _channels_content(main: _Array, variables: Mapping[str, Any], vectors: Mappi
     marks = {*variables.get("annotation", [])} - {""}
     sources = {"label": {"key": "annotation"}} if marks else {}
     unused = [name for i, name in enumerate(names) if not any(i in some for some in groups.values())]
-    return FileContent(signals, sources, len(main.first), {}, unused)
+    return FileContent(signals, sources, unused=unused)
 
 
 def _types_beside(path: Path, names: Sequence[str]) -> list[str]:
