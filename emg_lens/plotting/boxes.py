@@ -130,8 +130,8 @@ def draw_mark(axes: Axes, at: float, beyond: float, text: str, colour: str, vert
 
 
 def metric_limits(values: np.ndarray, is_fraction: bool) -> tuple[float | None, float | None]:
-    """Axis limits: for fractions 0 to 1, or from just below the smallest value if all are above .45; else None."""
+    """Axis limits: for fractions 0 to 1 or the largest value, or from just below the smallest if all are above .45."""
     if not is_fraction:
         return None, None
     least = float(np.nanmin(values))
-    return (0.0 if least < 0.45 else np.floor(10 * (least - 0.02)) / 10), 1.02
+    return (0.0 if least < 0.45 else np.floor(10 * (least - 0.02)) / 10), max(1.02, 1.02 * float(np.nanmax(values)))

@@ -55,6 +55,7 @@ class Metric:
             they are windows of one recording, which is scored as a whole.
         chance: From targets, trial weights and the number of outputs to the value that guessing reaches; None where
             this value is not known.
+        largest: Largest value of a fraction: infinite for an error rate, which counts insertions too.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Metric:
     unit: str = ""
     repetitions: Repetitions = "weighted"
     chance: Callable[[np.ndarray, np.ndarray, int], float] | None = None
+    largest: float = 1.0
 
     def __post_init__(self) -> None:
         allowed = {"kind": OutputKind, "better": Literal["higher", "lower"], "repetitions": Repetitions}

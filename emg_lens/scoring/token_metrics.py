@@ -133,7 +133,7 @@ def _error_metric(name: str, units: Units) -> Metric:
     def rate(sums: np.ndarray) -> np.ndarray:
         return ratio(sums[..., 0], sums[..., 1])
 
-    return Metric(name, counts, "tokens", rate, "lower", "fraction", "ignored", guess)
+    return Metric(name, counts, "tokens", rate, "lower", "fraction", "ignored", guess, largest=np.inf)
 
 
 WORD_ERROR_RATE = _error_metric("word_error_rate", _words)

@@ -21,29 +21,32 @@ SubjectValues = Float[np.ndarray, "subject value"]
 
 
 def model_difference(
-    pair: ScorePair, spec: StatisticsSpec, is_fraction: bool, lower_is_better: bool = False
+    pair: ScorePair, spec: StatisticsSpec, is_fraction: bool, lower_is_better: bool = False, largest: float = 1.0
 ) -> pd.DataFrame:
     """Compare the unmasked models of two runs.
 
     Args:
         pair: The scores of both runs.
         spec: Confidence, test and seed.
-        is_fraction: Whether the metric is a fraction of trials, reported in percentage points.
+        is_fraction: Whether the metric is a fraction, reported in percentage points.
         lower_is_better: Whether the metric is an error.
+        largest: Largest value of a fraction.
 
     Returns:
         One row: the columns of `column_differences`, and `n_better`, the number of subjects with a better score in the
         other run (NaN if the runs are not paired).
     """
     values = [frame[[BASELINE]].to_numpy(dtype=float) for frame in (pair.reference, pair.other)]
-    table = column_differences(values[0], values[1], spec, paired=pair.paired, bound=1.0 if is_fraction else np.inf)
+    table = column_differences(
+        values[0], values[1], spec, paired=pair.paired, bound=largest if is_fraction else np.inf, percent=is_fraction
+    )
     change = rank_tests.difference(values[1], values[0]) if pair.paired else np.full((1, 1), np.nan)
     better = (-change if lower_is_better else change) > 0
     return table.assign(n_better=better.sum() if pair.paired else np.nan)
 
 
 def drop_differences(
-    pair: ScorePair, spec: StatisticsSpec, is_fraction: bool, lower_is_better: bool = False
+    pair: ScorePair, spec: StatisticsSpec, is_fraction: bool, lower_is_better: bool = False, largest: float = 1.0
 ) -> pd.DataFrame:
     """Compare the drops of all shared ablations between two runs. A drop is positive if the ablation does harm.
 
@@ -54,12 +57,20 @@ def drop_differences(
     for frame in (pair.reference, pair.other):
         change = frame.drop(columns=BASELINE).sub(frame[BASELINE], axis=0)
         drops.append((change if lower_is_better else -change).to_numpy(dtype=float))
-    table = column_differences(drops[0], drops[1], spec, paired=pair.paired, bound=2.0 if is_fraction else np.inf)
+    table = column_differences(
+        drops[0], drops[1], spec, paired=pair.paired, bound=2 * largest if is_fraction else np.inf, percent=is_fraction
+    )
     return table.assign(condition=pair.reference.columns.drop(BASELINE).tolist())
 
 
 def column_differences(
-    reference: SubjectValues, other: SubjectValues, spec: StatisticsSpec, *, paired: bool, bound: float = np.inf
+    reference: SubjectValues,
+    other: SubjectValues,
+    spec: StatisticsSpec,
+    *,
+    paired: bool,
+    bound: float = np.inf,
+    percent: bool = False,
 ) -> pd.DataFrame:
     """Compare columns of two arrays, other minus reference.
 
@@ -68,7 +79,8 @@ def column_differences(
         other: One row a subject, with the same columns; if paired, the same subjects in the same order.
         spec: Confidence, test and seed.
         paired: Whether rows belong together.
-        bound: Largest possible absolute difference. Finite for fractions, which are returned in percentage points.
+        bound: Largest possible absolute difference.
+        percent: Whether differences are returned in percentage points.
 
     Returns:
         One row a column: `n_subjects` (paired: of both; else NaN), `n_reference`, `n_other`, `reference` and `other`
@@ -105,7 +117,7 @@ def column_differences(
     else:
         columns |= {"test": "permutation", "p": _permutation_p(reference, other, spec.seed)}
     table = pd.DataFrame(columns)
-    if np.isfinite(bound):
+    if percent:
         scaled = ["difference", "ci_low", "ci_high", "smallest", "largest"]
         table[scaled] = 100 * table[scaled]
     return table

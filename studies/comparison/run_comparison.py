@@ -115,7 +115,7 @@ def compare_runs(*runs: str | Path | StudyResult, metric: str | None = None) -> 
             pair, level = pair_cells(reference, other), other.cell.label or reference.cell.label
             about = {"run": other.run, "level": level}
             notes[other.run, level] = pair.notes
-            sizes = (spec, first.is_fraction, first.lower_is_better)
+            sizes = (spec, first.is_fraction, first.lower_is_better, first.metric_range[1])
             models.append(model_difference(pair, *sizes).assign(**about))
             drops = _with_tags(drop_differences(pair, *sizes), reference.cell, other.cell)
             ablations.append(with_corrections(drops, spec, spec.family).assign(**about))

@@ -122,7 +122,7 @@ def _input(facts: Mapping[Any, Any]) -> str:
 def _about_cell(cell: Cell, verdicts: list[Verdict], leakage: list[str]) -> str:
     """Describe all models that the study averages: score with interval, references, warnings, leakage, ablations."""
     values, confidence = cell.values[BASELINE].to_numpy(), cell.statistics.confidence
-    low, high = mean_interval(values, confidence, (0, 1) if cell.is_fraction else (-float("inf"), float("inf")))
+    low, high = mean_interval(values, confidence, cell.metric_range)
     ends = f" ({100 * confidence:g} % CI [{value(low)}, {value(high)}])" if low == low else ""
     why = "" if low == low else f" An interval needs {FEWEST} subjects with different values."
     lines = [

@@ -13,7 +13,15 @@ from emg_lens.scoring.metrics import METRICS
 from emg_lens.studies.fits.fit_store import TRAIN
 from emg_lens.studies.spec.reference import Reference
 from emg_lens.studies.spec.study_spec import StudySpec
-from emg_lens.studies.statistics.comparison import TAGS, by_levels, by_subject, compare, compare_levels, is_fraction
+from emg_lens.studies.statistics.comparison import (
+    TAGS,
+    by_levels,
+    by_subject,
+    compare,
+    compare_levels,
+    is_fraction,
+    metric_range,
+)
 from emg_lens.studies.statistics.spec import StatisticsSpec
 from emg_lens.sweeps.conditions import BASELINE
 
@@ -51,8 +59,13 @@ class Cell:
 
     @property
     def is_fraction(self) -> bool:
-        """Whether the metric is a fraction of trials, from 0 to 1."""
+        """Whether the metric is a fraction."""
         return is_fraction(self.metric)
+
+    @property
+    def metric_range(self) -> tuple[float, float]:
+        """Smallest and largest value of the metric."""
+        return metric_range(self.metric)
 
     @property
     def lower_is_better(self) -> bool:

@@ -126,8 +126,13 @@ def compare_levels(
 
 
 def is_fraction(metric: str) -> bool:
-    """Whether a metric is a fraction of trials (0 to 1), which is reported in percentage points."""
+    """Whether a metric is a fraction, which is reported in percentage points."""
     return metric in METRICS and METRICS[metric].unit == "fraction"
+
+
+def metric_range(metric: str) -> tuple[float, float]:
+    """Smallest and largest value of a metric: of a fraction 0 and usually 1, otherwise infinite."""
+    return (0.0, METRICS[metric].largest) if is_fraction(metric) else (-np.inf, np.inf)
 
 
 # --- from scores to one column a condition ----------------------------------------------------------------
@@ -156,10 +161,11 @@ def by_subject(scores: pd.DataFrame, metric: str, column: str = "condition", ref
             f"the scores have no rows of {column} {reference!r}, the reference of all comparisons; add these rows"
         )
     numbers = scores[metric].to_numpy(dtype=float)
-    wrong = ~np.isfinite(numbers) | (is_fraction(metric) & ((numbers < 0) | (numbers > 1)))
+    low, high = metric_range(metric)
+    wrong = ~np.isfinite(numbers) | (numbers < low) | (numbers > high)
     if wrong.any():
         subject, name = scores.loc[wrong, ["subject", column]].iloc[0]
-        wanted = "a number from 0 to 1" if is_fraction(metric) else "a finite number"
+        wanted = "a number from 0 to 1" if high == 1 else "a finite number" + " of at least 0" * (low == 0)
         raise StatisticsError(
             f"{metric} is {numbers[wrong][0]} for {column} {name!r}, subject {subject}; expected {wanted}"
         )
@@ -182,8 +188,8 @@ def _numbers(
     change = rank_tests.difference(masked, baseline)
     mean_change, base, n = change.mean(axis=0), float(baseline.mean()), len(baseline)
     u = rank_tests.u_statistic(masked, baseline)
-    bounds = (-1, 1) if is_fraction(metric) else (-np.inf, np.inf)
-    interval = np.array([mean_interval(c, spec.confidence, bounds) for c in change.T]).reshape(-1, 2)
+    most = metric_range(metric)[1]
+    interval = np.array([mean_interval(c, spec.confidence, (-most, most)) for c in change.T]).reshape(-1, 2)
     above_chance = base - chance if chance is not None and chance < base else np.nan
     scale = 100 if is_fraction(metric) else 1
     columns = {

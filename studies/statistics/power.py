@@ -61,17 +61,19 @@ def power_warnings(n_subjects: int, sizes: Mapping[str, int] | Sequence[int], sp
     if not sizes:
         return []
     largest = max(sizes.values() if isinstance(sizes, Mapping) else sizes)
-    needs = []
+    needs, can = [], ""
     for test in dict.fromkeys([spec.test, "wilcoxon"]):
         chosen = spec.model_copy(update={"test": test})
         if smallest_p(n_subjects, largest, chosen).corrected >= spec.alpha:
             enough = (str(n) for n in range(2, 500) if smallest_p(n, largest, chosen).corrected < spec.alpha)
             needs.append(f"{SHORT_TEST_NAMES[test]} needs {next(enough, 'more than 500')} subjects")
+        else:
+            can = f"; {SHORT_TEST_NAMES[test]} can"
     if not needs:
         return []
     subjects, comparisons = _count(n_subjects, "subject"), _count(largest, "comparison")
     reach = f"{comparisons} cannot reach p < {f'{spec.alpha:g}'.lstrip('0')} after correction"
-    return [f"With {subjects}, {reach}, however large the effect: {', '.join(needs)}."]
+    return [f"With {subjects}, {reach}, however large the effect: {', '.join(needs)}{can}."]
 
 
 def _count(n: int, noun: str) -> str:

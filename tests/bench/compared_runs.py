@@ -34,7 +34,7 @@ def any_clear(rng: np.random.Generator, n: int, n_columns: int, paired: bool, ga
     first = rng.normal(ABILITY, SPREAD, (n, 1))
     second = first if paired else rng.normal(ABILITY, SPREAD, (n, 1))
     reference, other = accuracies(rng, first, n_columns), accuracies(rng, second, n_columns, gain)
-    table = column_differences(reference, other, SPEC, paired=paired, bound=1.0)
+    table = column_differences(reference, other, SPEC, paired=paired, bound=1.0, percent=True)
     table = with_corrections(table.assign(condition=[f"c{k}" for k in range(n_columns)]), SPEC, "all")
     return bool(table["clear"].any()), bool((table["p_corrected"] < SPEC.alpha).any())
 

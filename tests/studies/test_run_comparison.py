@@ -45,7 +45,7 @@ def pairs(fewest: int = 1):
 @settings(max_examples=60, deadline=None)
 @given(pairs())
 def test_a_run_does_not_differ_from_itself(both):
-    table = column_differences(both[0], both[0].copy(), SPEC, paired=True, bound=1.0)
+    table = column_differences(both[0], both[0].copy(), SPEC, paired=True, bound=1.0, percent=True)
     assert (table[["difference", "smallest", "largest"]] == 0).all(axis=None)
     assert (table["p"] == 1).all() and table["ci_low"].isna().all()  # no spread: no interval (docs/statistics.md §5.5)
 
@@ -53,7 +53,7 @@ def test_a_run_does_not_differ_from_itself(both):
 @settings(max_examples=60, deadline=None)
 @given(pairs())
 def test_swapped_runs_have_the_opposite_difference(both):
-    there, back = (column_differences(*pair, SPEC, paired=True, bound=1.0) for pair in (both, both[::-1]))
+    there, back = (column_differences(*pair, SPEC, paired=True, bound=1.0, percent=True) for pair in (both, both[::-1]))
     np.testing.assert_allclose(there["difference"], -back["difference"], atol=1e-9)
     np.testing.assert_allclose(there["ci_low"], -back["ci_high"], atol=1e-9)
     np.testing.assert_allclose(there["smallest"], -back["largest"], atol=1e-9)
@@ -65,8 +65,8 @@ def test_swapped_runs_have_the_opposite_difference(both):
 def test_the_order_of_subjects_does_not_matter(both, random):
     order = list(range(len(both[0])))
     random.shuffle(order)
-    one = column_differences(*both, SPEC, paired=True, bound=1.0)
-    other = column_differences(both[0][order], both[1][order], SPEC, paired=True, bound=1.0)
+    one = column_differences(*both, SPEC, paired=True, bound=1.0, percent=True)
+    other = column_differences(both[0][order], both[1][order], SPEC, paired=True, bound=1.0, percent=True)
     pd.testing.assert_frame_equal(one, other, rtol=1e-9, atol=1e-9)
 
 

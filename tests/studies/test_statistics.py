@@ -3,6 +3,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer_sweep_table import paper_scores, with_extras
@@ -280,6 +281,16 @@ def test_a_value_that_is_no_number_is_refused_in_one_line(bad):
         compare(scores, SPEC, metric="r2")
 
 
+def test_an_error_rate_with_insertions_may_exceed_one_and_its_interval_is_not_cut_off():
+    base, cut = [0.0, 0.1, 0.0, 0.1, 0.0], [1.4, 0.9, 1.1, 0.8, 0.9]
+    table = compare(tidy("word_error_rate", baseline=base, cut=cut), SPEC, metric="word_error_rate").iloc[0]
+    expected = scipy.stats.ttest_1samp(np.subtract(cut, base), 0).confidence_interval()
+    assert (table["ci_low"], table["ci_high"]) == pytest.approx((100 * expected.low, 100 * expected.high))
+    assert table["ci_high"] > 100 and table["unit"] == "pp"
+    with pytest.raises(StatisticsError, match="expected a finite number of at least 0"):
+        compare(tidy("word_error_rate", baseline=[0.1, 0.2], cut=[-0.1, 0.2]), SPEC, metric="word_error_rate")
+
+
 def test_every_tag_survives_the_shipped_ones_and_a_strangers():
     """Issue 10: without the head tag, heads could not be distinguished."""
     scores = head_scores(n_layers=2, n_heads=3).assign(colour=lambda s: s["edges"].map({"every": "red"}))
@@ -478,7 +489,7 @@ def test_a_warning_comes_exactly_where_a_perfect_separation_is_not_significant()
             warned = " ".join(power_warnings(n, [size], StatisticsSpec()))
             for test, name in (("mann_whitney", "Mann-Whitney"), ("wilcoxon", "Wilcoxon")):
                 best = adjust(np.r_[p_values(test, masked, baseline), np.ones(size - 1)], "bonferroni")[0]
-                assert (name in warned) == (best >= 0.05), (n, size, test)
+                assert (f"{name} needs" in warned) == (best >= 0.05), (n, size, test)
 
 
 def test_five_subjects_cannot_be_significant_with_wilcoxon_whatever_the_effect():
@@ -495,6 +506,8 @@ def test_one_warning_says_how_many_subjects_are_needed():
         "With 4 subjects, 10 comparisons cannot reach p < .05 after correction, however large the effect: Mann-Whitney"
         " needs 6 subjects, Wilcoxon needs 9 subjects."
     )
+    (warning,) = power_warnings(6, [8], StatisticsSpec())
+    assert warning.endswith("however large the effect: Wilcoxon needs 9 subjects; Mann-Whitney can.")
     assert smallest_p(5, 10, StatisticsSpec()).corrected >= 0.05 > smallest_p(6, 10, StatisticsSpec()).corrected
 
 

@@ -178,10 +178,11 @@ def figure_models(findings: Findings) -> Figure:
         axes, drawn = figure.subplots(), {}
         for at, cell in enumerate(cells):
             values, quality = cell.values[BASELINE].to_numpy(), quality_of(cell)
-            bounds = (0.0, 1.0) if cell.is_fraction else (-np.inf, np.inf)
             spread = np.random.default_rng(0).uniform(-0.15, 0.15, len(values))
             (drawn["a subject"],) = axes.plot(values, at + spread, "o", ms=3, color=UNMASKED, alpha=0.4, mew=0)
-            axes.hlines(at, *mean_interval(values, cell.statistics.confidence, bounds), color=UNMASKED, linewidth=1.8)
+            axes.hlines(
+                at, *mean_interval(values, cell.statistics.confidence, cell.metric_range), color=UNMASKED, linewidth=1.8
+            )
             (drawn["mean with interval"],) = axes.plot(values.mean(), at, "o", ms=5.5, color=UNMASKED)
             if quality is not None and quality.reference == quality.reference:
                 (drawn["simple reference"],) = axes.plot(quality.reference, at, **EXPECTED)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -15,7 +14,7 @@ from emg_lens.studies.report.view import View
 from emg_lens.studies.report.views.grid import subject_means
 from emg_lens.studies.report.wording import EMPTY, metric_name, number, value
 from emg_lens.studies.results.findings import Findings
-from emg_lens.studies.statistics.comparison import is_fraction
+from emg_lens.studies.statistics.comparison import metric_range
 from emg_lens.studies.statistics.intervals import mean_interval
 
 FEWEST = 3
@@ -58,12 +57,11 @@ def curve_points(findings: Findings, factor: str) -> pd.DataFrame:
     """
     others = [name for name in findings.factors if name != factor]
     means, spec = subject_means(findings), findings.study.statistics
-    bounds = (0, 1) if is_fraction(findings.metric) else (-np.inf, np.inf)
     rows = []
     for levels, part in means.groupby([*others, factor], sort=False):
         *rest, level = map(str, levels)
         values = part[findings.metric].to_numpy()
-        low, high = mean_interval(values, spec.confidence, bounds)
+        low, high = mean_interval(values, spec.confidence, metric_range(findings.metric))
         rows.append((", ".join(rest), float(level), len(values), values.mean(), low, high))
     points = pd.DataFrame(rows, columns=["others", "level", "n_subjects", "mean", "ci_low", "ci_high"])
     place = {name: k for k, name in enumerate(points["others"].unique())}

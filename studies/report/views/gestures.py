@@ -51,37 +51,44 @@ class StreamOutputs(Protocol):
 
 LARGE_DROP = 0.1
 """A drop of a gesture's detected fraction that the first screen reports."""
+MOST_NAMED = 3
+"""Gestures that a sentence names."""
 
 
 def past_answers(cell: Cell) -> Iterator[str]:
     """Say which gestures need which past, and until when later samples matter, from the analysis `event-locked`."""
-    fractions = _event_locked_fractions(cell)
-    if fractions is None:
+    counts = _event_locked_counts(cell)
+    if counts is None:
         return
+    fractions = _fractions(counts)
     base, by_family = fractions.xs(BASELINE, level="family").iloc[0], fractions.xs
     past, late = by_family("past", level="family").sort_index(), by_family("late", level="family").sort_index()
     needing = past[(base - past > LARGE_DROP).any(axis=1)]
     if len(needing):
         time = float(needing.index[0])
-        drops = base - past.loc[time]
+        drops = (base - past.loc[time]).sort_values(ascending=False, kind="stable")
         large = drops[drops > LARGE_DROP].index
         rest = drops.drop(large).abs().max() if len(large) < len(drops) else None
         others = "" if rest is None else f" Every other gesture changes by at most {100 * rest:.1f} pp."
+        right = [(value(past.loc[time, gesture]), value(base[gesture])) for gesture in large[:MOST_NAMED]]
+        named = [f"{g} in {now} of its labels ({once} before)" for g, (now, once) in zip(large, right, strict=False)]
+        more = [f"{len(large) - MOST_NAMED} more"] if len(large) > MOST_NAMED else []
+        before, after = (int(counts.loc[row, "false"].sum()) for row in ((BASELINE,), ("past", time)))
         yield (
-            f"With attention to more than {-1000 * time:.0f} ms before each event cut, {listed_names(large)}"
-            f" {'is' if len(large) == 1 else 'are'} detected under {'its' if len(large) == 1 else 'their'} own name in"
-            f" {value(past.loc[time, large].mean())} of cases instead of {value(base[large].mean())}.{others}"
+            f"With attention to more than {-1000 * time:.0f} ms before each event cut, fewer labels are detected under"
+            f" their own name: {listed_names([*named, *more])}.{others} False alarms: {after} ({before} before)."
         )
     else:
+        largest = 100 * float((base - past).to_numpy().max())
         yield (
-            f"No gesture needs attention to more than {-1000 * past.index[-1]:.0f} ms before its event: every drop is"
-            f" below {100 * LARGE_DROP:.0f} pp."
+            f"No gesture needs attention to more than {-1000 * past.index[-1]:.0f} ms before its event: the largest"
+            f" drop is {largest:.1f} pp."
         )
     enough = late[(base - late <= LARGE_DROP).all(axis=1)]
     if len(enough):
         yield (
             f"Attention to samples later than {1000 * enough.index[0]:.0f} ms after the event is not needed: without"
-            f" it, every drop is below {100 * LARGE_DROP:.0f} pp."
+            f" it, the largest drop of a gesture is {100 * float((base - enough.iloc[0]).max()):.1f} pp."
         )
 
 
@@ -200,20 +207,26 @@ def figure_gestures(compared: EventComparison) -> Figure:
     return figure
 
 
-def _event_locked_fractions(cell: Cell) -> pd.DataFrame | None:
-    """Fraction of the labels of each gesture (columns) that are detected, by family and time of the cut (rows)."""
+def _event_locked_counts(cell: Cell) -> pd.DataFrame | None:
+    """Numbers of labels, right ones and false alarms, by family and time of the cut, and gesture."""
     table = cell.analysis(EVENT_LOCKED)
     if not len(table):
         return None
-    counts = table.groupby(["family", "relative_s", "gesture"], sort=False, dropna=False)[["labels", "right"]].sum()
+    keys = ["family", "relative_s", "gesture"]
+    return table.groupby(keys, sort=False, dropna=False)[["labels", "right", "false"]].sum()
+
+
+def _fractions(counts: pd.DataFrame) -> pd.DataFrame:
+    """Fraction of the labels of each gesture (columns) that are detected under their name, for each cut (rows)."""
     fraction = counts["right"] / counts["labels"].where(counts["labels"] > 0)
-    return fraction.unstack("gesture")[list(dict.fromkeys(table["gesture"]))]
+    return fraction.unstack("gesture")[list(dict.fromkeys(counts.index.get_level_values("gesture")))]
 
 
 def figure_event_locked(cell: Cell) -> Figure:
     """Draw the detected fraction of each gesture against the time of the cut, relative to the event."""
-    fractions = _event_locked_fractions(cell)
-    assert fractions is not None
+    counts = _event_locked_counts(cell)
+    assert counts is not None
+    fractions = _fractions(counts)
     gestures, base = list(fractions), fractions.xs(BASELINE, level="family").iloc[0]
     with new_figure(PAGE, 2.6) as figure:
         for axes, (family, label) in zip(figure.subplots(1, 2, sharey=True), FAMILIES.items(), strict=True):
