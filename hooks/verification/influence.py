@@ -19,6 +19,7 @@ from emg_lens.hooks.fused_attention import allowed
 from emg_lens.hooks.hook_points import DeadHookError
 from emg_lens.hooks.verification.installed_point import NoInfluence, ObservedAttention, PointName, Refusal, installed
 from emg_lens.hooks.verification.module_replay import Replay
+from emg_lens.hooks.verification.own_token import OnlyOwnToken
 
 TokenOutputs = Float[Tensor, "pos rest"]
 MOST_SOURCES = 4
@@ -61,16 +62,16 @@ class _NoPattern(ObservedAttention):
 class LayerCheck:
     """Checks the intervention points of one layer's attention.
 
-    The check cuts the strongest edge of the last row in all heads, every edge of the first row, and one edge of the
-    second row in the first head. All other rows must not change. Then it also cuts the source of the strongest edge
-    from all other rows.
+    The check cuts every edge of the first row, one edge of the second row in the first head, and the source of the
+    strongest edge of the last row from three quarters of the rows. The rows without a cut must not change. When the
+    source is changed, the rows from which it was cut must not change either.
     """
 
     def __init__(self, replay: Replay, n_heads: int, expected: Tensor | None) -> None:
         self.replay, self.n_heads, self.expected = replay, n_heads, expected
         self.last, self.source = replay.n_dest - 1, 0
         self.n_sinks, self.forbidden = 0, None
-        self.fuses = False
+        self.fuses = True
         self.of_kernel: TokenOutputs | None = None
         self.is_plain_softmax = False
         self._deletions: dict[tuple[int, int], Deletion] = {}  # each keeps its mask, so an id stays that of the mask
@@ -94,13 +95,18 @@ class LayerCheck:
         if refusals["attention_mask", True] and self.fuses:
             self.fuses = False
             refusals["attention_mask", True] = self._refusal("attention_mask", True)
+        if refusals["attention_mask", True] and largest_change(self.replay.run(), self.base).max() > self.noise:
+            raise Refusal("its outputs for the same input differ, so they cannot be compared")
         refusals["scores", False] = self._refusal("scores", False)
         refusals["scores", True] = self._refusal("scores", True) if refusals["scores", False] else None
         refusals["pattern", False] = "not tried, because the scores hook works"
-        if refusals["scores", True]:
-            refusals["pattern", False] = self._refusal("pattern", False)
+        if not refusals["scores", True]:
+            self.fuses = self.fuses and self._agrees("scores", bool(refusals["scores", False]), fuses=True)
         else:
-            self.fuses = self.fuses and self._scores_fuse(bool(refusals["scores", False]))
+            refusals["pattern", False] = self._refusal("pattern", False)
+            if self.fuses and not self._agrees("attention_mask", True, fuses=False):
+                self.fuses = False
+                refusals["attention_mask", True] = self._refusal("attention_mask", True)
         sizes = (self.replay.n_dest, self.replay.n_src, self.n_sinks)
         live_pattern = bool(refusals["scores", True]) and self._pattern_is_live()
         return LayerFacts(*sizes, self.forbidden, refusals, self.is_plain_softmax, live_pattern, self.fuses)
@@ -118,16 +124,10 @@ class LayerCheck:
         self.at_kernel = ObservedAttention()
         with installed(self.replay.module, "attention_mask", self.at_kernel):
             self.replay.run()
-        # Alone, the module may use another path than in the model (a fused one), but always the same one.
-        unlike = largest_change(base, given).max() > self._tolerance
-        self.no_edge = torch.zeros(self.n_heads, self.replay.n_dest, self.replay.n_src, dtype=torch.bool)
-        with installed(self.replay.module, "attention_mask", (fused := ObservedAttention(fuses=True))):
-            again = self.replay.run()
-        self.fuses = fused.fused and fused.scores is None
-        if not self.fuses:
-            again = self.replay.run()
-        if bool(unlike or largest_change(again, base).max() > self.noise):
+        # Alone, the module may use another path than in the model (a fused one).
+        if largest_change(base, given).max() > self._tolerance:
             raise Refusal("its outputs for the same input differ, so they cannot be compared")
+        self.no_edge = torch.zeros(self.n_heads, self.replay.n_dest, self.replay.n_src, dtype=torch.bool)
         scores, n_dest, n_src = self.at_kernel.scores, self.replay.n_dest, self.replay.n_src
         if scores is not None and scores.ndim == 4 and scores.shape[-2] == n_dest:
             if scores.shape[-1] < n_src:
@@ -165,25 +165,33 @@ class LayerCheck:
         n_dest, n_src = self.replay.n_dest, self.replay.n_src
         self.elsewhere = list(range(n_src)) if self.replay.cross else list(range(1, n_src))
         mask = torch.zeros(self.n_heads, n_dest, n_src, dtype=torch.bool)
-        reads_others = self.replay.cross or (self.elsewhere and self._moves(self.elsewhere, 0))
+        reads_others = self.replay.cross
+        if self.elsewhere and not reads_others:
+            known = self.forbidden is not None
+            reads_others = not self.forbidden[0, 1:].all() if known else self._moves(self.elsewhere, 0)
         mask[:, 0, : None if reads_others else 1] = True
         if n_dest > 1:
             mask[:, -1, self.source] = True
         if n_dest > 3:
             mask[0, 1, 0] = True
-        self.mask = mask
-        self.untouched = [row for row in range(n_dest) if not mask[:, row].any()]
-        self.outgoing = mask.clone()
-        self.outgoing[:, :, self.source] = True
+        spared = list(range(1 if n_dest < 4 else 2, self.last, 4))
         if not self.replay.cross:
-            self.outgoing[:, self.source, self.source] = mask[:, self.source, self.source]
+            spared.append(self.source)
+        kept = mask[:, spared, self.source]
+        mask[:, :, self.source] = True
+        mask[:, spared, self.source] = kept
+        self.mask = mask
+        self.untouched = [row for row in spared if not mask[:, row].any()]
+        rows = [row for row in range(n_dest) if self.replay.cross or row != self.source]
+        self.closed = [row for row in rows if mask[:, row, self.source].all()]
 
-    def _scores_fuse(self, strict: bool) -> bool:
-        """Return whether the scores hook leaves its place to the mask of fused attention, with the same result."""
-        with self.cut("scores", strict, self.outgoing, fuses=True) as observed:
+    def _agrees(self, name: PointName, strict: bool, fuses: bool) -> bool:
+        """Return whether the cut has the same result at another point, or without torch's fused attention."""
+        with self.cut(name, strict, self.mask, fuses) as observed:
             out = self.replay.run()
-        same = self.of_kernel is not None and bool(largest_change(out, self.of_kernel).max() <= self.noise)
-        return observed.fused and observed.scores is None and same
+        as_wanted = observed.fused == (observed.scores is None) == fuses
+        limit = self.noise if fuses else self._tolerance
+        return as_wanted and self.of_kernel is not None and bool(largest_change(out, self.of_kernel).max() <= limit)
 
     def _observe_softmax(self, observed: ObservedAttention) -> None:
         """Find out whether the pattern is the softmax of the scores."""
@@ -220,27 +228,23 @@ class LayerCheck:
         idle = self.base if compared else run(self.no_edge)
         if bool(largest_change(idle, self.base).max() > self._tolerance):
             raise Refusal("its output changes although no edge is cut")
-        if name != "scores":
-            self._check_rows(run(self.mask), idle, noise)
-        out = run(self.outgoing)
+        out = run(self.mask)
         if not bool(out.isfinite().all()):
             raise Refusal("a row with every edge cut gives NaN")
+        if not compared and self.untouched and bool(largest_change(out, idle)[self.untouched].max() > noise):
+            raise Refusal("tokens without a cut edge change too")
         if not bool(largest_change(out, idle)[0] > noise):  # one edge of the last row may have too little weight
             raise Refusal("the output of token 0 does not change when all its edges are cut")
         if self.last:
-            self._check_source(run(self.outgoing, [self.source]), out, noise)
-        if self.elsewhere and bool(largest_change(run(self.outgoing, self.elsewhere), out)[0] > noise):
+            self._check_source(run(self.mask, [self.source]), out, noise)
+        if self.elsewhere and not compared and bool(largest_change(run(self.mask, self.elsewhere), out)[0] > noise):
             raise Refusal("other tokens still influence token 0 after all its edges were cut")
         if name == "attention_mask":
             self.of_kernel = out
-            if self.fuses:
-                self._compare(self._run(name, strict, self.outgoing, fuses=False), out)
         elif self.of_kernel is not None:
             self._compare(out, self.of_kernel)
         elif name == "pattern":
             raise Refusal("the attention does not use torch's softmax, so its result cannot be compared")
-        else:
-            self._check_rows(run(self.mask), idle, noise)
 
     def _compare(self, out: TokenOutputs, of_kernel: TokenOutputs) -> None:
         difference = float(largest_change(out, of_kernel).max())
@@ -249,20 +253,11 @@ class LayerCheck:
                 f"its output differs by {difference:.3g} from -inf before the softmax in the attention module"
             )
 
-    def _check_rows(self, out: TokenOutputs, idle: TokenOutputs, noise: float) -> None:
-        """Raise an error if rows without a cut edge change."""
-        if not bool(out.isfinite().all()):
-            raise Refusal("a row with every edge cut gives NaN")
-        if self.untouched and bool(largest_change(out, idle)[self.untouched].max() > noise):
-            raise Refusal("tokens without a cut edge change too")
-
     def _check_source(self, moved: TokenOutputs, out: TokenOutputs, noise: float) -> None:
-        """Raise an error if the source still influences other tokens after all edges to them were cut."""
-        change = largest_change(moved, out)
-        if not self.replay.cross:
-            change[self.source] = 0
+        """Raise an error if the source still influences tokens after all edges to them were cut."""
+        change = largest_change(moved, out)[self.closed]
         if bool(change.max() > noise):
-            reached = int(change.argmax())
+            reached = self.closed[int(change.argmax())]
             raise Refusal(f"token {self.source} still influences token {reached} after the edge between them was cut")
 
     @property
@@ -280,43 +275,32 @@ class LayerCheck:
         if not observed.fired:
             what = "it calls neither softmax nor scaled_dot_product_attention of torch"
             raise Refusal(what if name == "attention_mask" else "its hook point does not fire")
-        if name == "scores" and mask is (self.no_edge if self.of_kernel is None else self.outgoing) and not len(moved):
+        if name == "scores" and mask is (self.no_edge if self.of_kernel is None else self.mask) and not len(moved):
             self._observe_softmax(observed)
+        if name == "attention_mask":
+            self.fuses = self.fuses and observed.fused and observed.scores is None
         assert out is not None
         return out
 
 
-def half_cut(n_dest: int) -> Deletion:
-    """Cut the second half of the tokens from the first half, for `inherited_facts`."""
-    mask = torch.zeros(1, n_dest, n_dest, dtype=torch.bool)
-    mask[:, n_dest // 2 :, : n_dest // 2] = True
-    return Deletion(mask, "the attention")
+def inherited_facts(replay: Replay, facts: LayerFacts, shown: bool) -> LayerFacts | None:
+    """Return the facts of a layer for another one with an equal program, after a short check; None if it fails.
 
-
-def inherited_facts(replay: Replay, facts: LayerFacts, cut: Deletion | None) -> LayerFacts | None:
-    """Return the facts of another layer with an equal program, after a short check; None if it fails.
-
-    The first half of the tokens is changed; with the edges of `half_cut` cut, the second half must not change. `cut` is
-    None if this has been shown already.
+    Each token gets only the edge to itself, and the first half of the tokens is changed. The second half must not
+    change. `shown`: this is known already.
     """
-    scores = next((way for way, reason in facts.refusals.items() if way[0] == "scores" and reason is None), None)
     half = replay.n_dest // 2
-    if scores is None or not half or replay.cross or not replay.n_dest == replay.n_src == facts.n_src:
+    by_scores = any(way[0] == "scores" and reason is None for way, reason in facts.refusals.items())
+    if not (by_scores and half and replay.n_dest == replay.n_src == facts.n_src) or replay.cross:
         return None
-    inherited = replace(facts, forbidden=None)  # only needed where the scores hook does not work
-    if cut is None:
-        return inherited
-    edit = ObservedAttention(cut, fuses=facts.fuses)
-    try:
-        with installed(replay.module, scores[0], edit, scores[1], facts.fuses):
+    if not shown:
+        with installed(replay.module, "attention_mask", OnlyOwnToken(cross=False)):
             out, moved = replay.run(), replay.run(range(half))
-    except (Refusal, EdgeError, DeadHookError):
-        return None
-    if out is None or moved is None or not edit.fired or edit.fused != facts.fuses or not bool(out.isfinite().all()):
-        return None
-    if bool(largest_change(moved, out)[half:].max() > rounding(out)):
-        return None
-    return inherited
+        if out is None or moved is None or not bool(out.isfinite().all()):
+            return None
+        if bool(largest_change(moved, out)[half:].max() > rounding(out)):
+            return None
+    return replace(facts, forbidden=None)  # only needed where the scores hook does not work
 
 
 def largest_change(after: TokenOutputs | None, before: TokenOutputs) -> Float[Tensor, " pos"]:

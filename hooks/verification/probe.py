@@ -28,7 +28,7 @@ from emg_lens.hooks.hook_points import (
 )
 from emg_lens.hooks.model_inputs import Inputs, call, example_inputs
 from emg_lens.hooks.threads import LOCK
-from emg_lens.hooks.verification.influence import LayerCheck, LayerFacts, half_cut, inherited_facts
+from emg_lens.hooks.verification.influence import LayerCheck, LayerFacts, inherited_facts
 from emg_lens.hooks.verification.installed_point import NoInfluence, PointName, Refusal
 from emg_lens.hooks.verification.module_replay import NoiseForZeros, Replay
 from emg_lens.hooks.verification.programs import Programs, new_programs
@@ -219,10 +219,9 @@ def _examine(
     if adapted is not None and all(finding.facts for finding in examined):
         known.outside, reached = _route_outside(adapted, replays, inputs)
         known.searched = True
-    halves = {n_dest: half_cut(n_dest) for n_dest in {facts.n_dest for facts in twins.values()}}
     for layer, facts in twins.items():
         replay = layers[layer]
-        own = inherited_facts(replay, facts, None if replay.module in reached else halves[facts.n_dest])
+        own = inherited_facts(replay, facts, replay.module in reached)
         known.layers[layer] = _finding(replay, blocks.get(layer), n_heads) if own is None else _Finding(own)
         known.searched = known.searched and known.layers[layer].facts is not None
 

@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from emg_lens.hooks.fused_attention import FusedCall
 from emg_lens.hooks.hook_points import only_while_probing
 from emg_lens.hooks.model_inputs import Inputs, call
 from emg_lens.hooks.verification.influence import largest_change
 from emg_lens.hooks.verification.installed_point import installed
 from emg_lens.hooks.verification.module_replay import FROM_ANOTHER_STACK, Replay, output_of
+from emg_lens.hooks.verification.own_token import OnlyOwnToken
 
 FEW = 4
 """Tokens of which only one is changed, so that most remain."""
@@ -77,7 +77,7 @@ def find_stream_route(
         for run in (before, after):
             with ExitStack() as stack:
                 for replay in attention.values():
-                    edit = _NoOtherToken(replay.cross, patterns)
+                    edit = OnlyOwnToken(replay.cross, patterns)
                     stack.enter_context(installed(replay.module, "attention_mask", edit))
                 stack.enter_context(torch.random.fork_rng(devices=[]))
                 torch.manual_seed(0)
@@ -101,53 +101,6 @@ def _streams(stacks: Mapping[str, Mapping[str, Replay]]) -> Iterator[ResidualStr
             d_model = replay.tokens.shape[-1]
             yield ResidualStream(replay.tokens.numel() // d_model, replay.n_dest, d_model, inside)
             break
-
-
-class _OwnValues(FusedCall):
-    """Fused attention in which each token has only the edge to itself: the output is its own value."""
-
-    def output(self, value: Tensor, rows: Any = None) -> Tensor:  # noqa: ARG002
-        return value.repeat_interleave(self.query.shape[-3] // value.shape[-3], dim=-3)
-
-
-class _NoValues(FusedCall):
-    """Fused attention without any edge."""
-
-    def output(self, value: Tensor, rows: Any = None) -> Tensor:  # noqa: ARG002
-        return value.new_zeros(*self.shape[:-1], value.shape[-1])
-
-
-class _NoOtherToken:
-    """Cuts all edges between different tokens of one attention module."""
-
-    fuses = True
-
-    def __init__(self, cross: bool, patterns: dict[tuple, Tensor]) -> None:
-        self.cross, self.patterns = cross, patterns  # equal layers share one
-
-    def instead(self, scores: Tensor) -> Tensor:
-        """Return a pattern in which each token attends to itself alone; in cross attention, to nothing."""
-        key = (self.cross, scores.shape[-2:], scores.dtype, scores.device)
-        if key not in self.patterns:
-            n_dest, n_src = scores.shape[-2:]
-            own = not self.cross and n_src >= n_dest
-            make = torch.eye if own else torch.zeros
-            self.patterns[key] = make(n_dest, n_src, dtype=scores.dtype, device=scores.device)
-        return self.patterns[key].expand(scores.shape).clone()
-
-    def before(self, scores: Tensor) -> Tensor:
-        """Return scores of the same pattern, where the module does not call softmax."""
-        return self.instead(scores).log()
-
-    def before_fused(self, call: FusedCall) -> FusedCall:
-        own = not self.cross and call.shape[-2] == call.shape[-1]
-        return (_OwnValues if own else _NoValues)(call.query, call.key)
-
-    def after_fused(self, call: FusedCall, value: Tensor, output: Tensor) -> None:
-        pass
-
-    def after(self, pattern: Tensor) -> Tensor:
-        return pattern
 
 
 class _Run:
