@@ -180,8 +180,8 @@ class CutReport:
     Attributes:
         edges: The edge set, as text.
         intervention_point: `"scores"` or `"attention_mask"`; `"none"` if nothing is cut.
-        routes: One sentence for each other route between tokens that is not cut: another branch of a cut block, or
-            layers without attention.
+        routes: One sentence for each other route between tokens that is not cut: another branch of a cut block, layers
+            without attention, or tokens that contain other channels before the first layer.
 
     Example:
         >>> import torch

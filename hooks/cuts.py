@@ -242,6 +242,12 @@ def _routes(point: InterventionPoint) -> tuple[str, ...]:
     ]
     if point.outside:
         routes.insert(0, f"information also passes between tokens through {point.outside}; this is not cut")
+    if point.mixed_token:
+        routes.insert(
+            0,
+            f"token {point.mixed_token} contains other channels before the first layer; a cut cannot separate what"
+            " is in one token",
+        )
     without = [str(layer) for layer in range(point.n_layers) if layer not in map(layer_of, point.paths)]
     if without:
         routes.append(f"layers without attention: {', '.join(without)}; information between tokens there is not cut")

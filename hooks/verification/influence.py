@@ -167,8 +167,8 @@ class LayerCheck:
         mask = torch.zeros(self.n_heads, n_dest, n_src, dtype=torch.bool)
         reads_others = self.replay.cross
         if self.elsewhere and not reads_others:
-            known = self.forbidden is not None
-            reads_others = not self.forbidden[0, 1:].all() if known else self._moves(self.elsewhere, 0)
+            first = None if self.forbidden is None else self.forbidden[0, 1:]
+            reads_others = self._moves(self.elsewhere, 0) if first is None else not first.all()
         mask[:, 0, : None if reads_others else 1] = True
         if n_dest > 1:
             mask[:, -1, self.source] = True

@@ -30,6 +30,7 @@ from emg_lens.hooks.model_inputs import Inputs, call, example_inputs
 from emg_lens.hooks.threads import LOCK
 from emg_lens.hooks.verification.influence import LayerCheck, LayerFacts, inherited_facts
 from emg_lens.hooks.verification.installed_point import NoInfluence, PointName, Refusal
+from emg_lens.hooks.verification.joined_tokens import mixed_token
 from emg_lens.hooks.verification.module_replay import NoiseForZeros, Replay
 from emg_lens.hooks.verification.programs import Programs, new_programs
 from emg_lens.hooks.verification.routes import BlockRoutes
@@ -58,6 +59,7 @@ class InterventionPoint:
         facts: Facts about the tested layers.
         routes: For each layer, the module through which tokens influence each other without attention edges, if any.
         outside: In an adapted model, such a module anywhere in the model, if any.
+        mixed_token: A token that contains other channels before the first attention, if any; see `joined_tokens`.
     """
 
     name: PointName
@@ -68,6 +70,7 @@ class InterventionPoint:
     facts: Mapping[Place, LayerFacts]
     routes: Mapping[Place, str]
     outside: str | None = None
+    mixed_token: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,11 +84,15 @@ class _Finding:
 
 @dataclass
 class _Findings:
-    """The results for a model in one state; `outside`: see `InterventionPoint`, None also before the search."""
+    """The results for a model in one state; `outside`: see `InterventionPoint`, None also before the search.
+
+    `mixed_token`: for each layout, see `InterventionPoint`.
+    """
 
     layers: dict[Place, _Finding] = field(default_factory=dict)
     outside: str | None = None
     searched: bool = False
+    mixed_token: dict[TokenLayout, str | None] = field(default_factory=dict)
 
 
 _known: "weakref.WeakKeyDictionary[nn.Module, dict[tuple, _Findings]]" = weakref.WeakKeyDictionary()
@@ -120,7 +127,8 @@ def find_intervention_point(
     with LOCK:
         known = _known.setdefault(model, {}).setdefault((hook_state(model), stack, positions), _Findings())
         missing = {layer: paths[layer] for layer in wanted if layer not in known.layers}
-        if missing or not (known.searched or adapted is None):
+        own_layout = layout if stack in (None, "encoder") else None
+        if missing or not (known.searched or adapted is None) or own_layout not in {None, *known.mixed_token}:
             if inputs is None and stack == "cross":
                 raise EdgeError(
                     "stack='cross': the positions of encoder and decoder are unknown; pass inputs=<a small batch>"
@@ -130,7 +138,11 @@ def find_intervention_point(
             try:
                 with plain_evaluation(model):
                     replays = _replays(model, missing.values(), stack == "cross")
-                    _examine(model, missing, wanted, replays, example, known)
+                    if missing or not (known.searched or adapted is None):
+                        _examine(model, missing, wanted, replays, example, known)
+                    if own_layout is not None:
+                        first = _first_attention(model, paths)
+                        known.mixed_token[own_layout] = mixed_token(model, first, own_layout, example)
             finally:
                 probing.reset(token)
     findings = {layer: known.layers[layer] for layer in wanted}
@@ -139,7 +151,16 @@ def find_intervention_point(
     routes = {layer: finding.route for layer, finding in findings.items() if finding.route is not None}
     n_heads: Any = model.cfg.n_heads  # pyright: ignore
     n_layers = count_layers(model, paths)
-    return InterventionPoint(name, strict, paths, n_layers, n_heads, facts, routes, known.outside)
+    mixed = known.mixed_token.get(layout)
+    return InterventionPoint(name, strict, paths, n_layers, n_heads, facts, routes, known.outside, mixed)
+
+
+def _first_attention(model: nn.Module, paths: Mapping[Place, str]) -> nn.Module:
+    """Return the attention that runs first."""
+    adapted = adapted_in(model)
+    if adapted is None:
+        return at_path(model, paths[min(paths)])
+    return adapted.original_model.get_submodule(next(iter(adapted.attention.values())))
 
 
 def adapted_in(model: nn.Module) -> AdaptedModel | None:

@@ -29,7 +29,7 @@ def test_only_the_first_of_equal_layers_is_checked_in_full():
     config = {"modalities": {"emg": 3, "acc": 2}, "n_samples": 4, "n_classes": 3, "n_layers": 4}
     model = build_model("isonet", **config, d_model=16, n_heads=2).eval()
     first, *others = runs(model, [block.attn for block in model.blocks]).values()
-    assert first > 12 and others == [3, 3, 3]  # in the forward, with a cut, and with a cut and other tokens
+    assert 10 < first <= 15 and others == [3, 3, 3]  # in the forward, with a cut, and with a cut and other tokens
 
 
 def test_in_an_adapted_model_the_search_for_routes_tests_the_other_layers():
@@ -41,7 +41,7 @@ def test_in_an_adapted_model_the_search_for_routes_tests_the_other_layers():
     for place, one in enumerate(model.layers):
         one.self_attn.register_forward_pre_hook(lambda *_, place=place: counted.update([place]))
     find_intervention_point(adapted, LAYOUT)
-    assert counted[0] > 12 and [counted[place] for place in (1, 2, 3)] == [3, 3, 3]
+    assert 10 < counted[0] <= 15 and [counted[place] for place in (1, 2, 3)] == [3, 3, 3]
 
 
 def test_settings_are_compared_and_rates_and_names_are_not():

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from emg_lens.hooks import DeadHookError, adapt, cross_modal, cut, cutting
+from emg_lens.hooks import DeadHookError, adapt, cross_modal, cut, cutting, flow
+from emg_lens.hooks.verification.joined_tokens import mixed_token
 from emg_lens.layout import TokenLayout
 
 LAYOUT = TokenLayout.groups({"emg": [0, 1, 2], "acc": [3, 4, 5]}, n_tokens=6)
@@ -201,3 +202,56 @@ def test_a_route_is_named_although_another_layer_could_not_be_probed_before():
         raise AssertionError("not reached")
     with pytest.raises(DeadHookError, match=r"layers\.1\.other"), cutting(adapted, cross_modal().at(layers=0), LAYOUT):
         raise AssertionError("not reached")
+
+
+class Embedded(nn.Module):
+    """An encoder of channels that may mix them before its first layer."""
+
+    def __init__(self, mix):
+        super().__init__()
+        self.mix, self.embed, self.cls = mix, nn.Linear(20, 16), nn.Parameter(torch.randn(1, 1, 16))
+        layer = nn.TransformerEncoderLayer(16, 2, 32, 0.0, batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(self, x):
+        return self.encoder(torch.cat([self.cls.expand(len(x), -1, -1), self.mix(self.embed(x))], 1))
+
+
+class OverTokens(nn.Module):
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, tokens):
+        return self.module(tokens.mT).mT
+
+
+MIXING = {
+    "convolution": OverTokens(nn.Conv1d(16, 16, 3, padding=1)),
+    "group norm": OverTokens(nn.GroupNorm(4, 16)),
+    "linear": OverTokens(nn.Linear(9, 9)),
+}
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_channels_that_mix_before_the_first_layer_are_named(name):
+    layout, x = TokenLayout.channels({"emg": 6, "acc": 3}), torch.randn(2, 9, 20)
+    model = Embedded(MIXING[name]).eval()
+    with cutting(adapt(model, x), flow("acc", "emg") | flow("acc", "cls"), layout) as report:
+        kept, moved = model(x), model(torch.cat([x[:, :6], 5 * x[:, 6:]], 1))
+    assert (kept - moved)[:, :7].abs().max() > 1e-3  # the cut is complete, but the tokens contain other channels
+    assert "contains other channels before the first layer" in report.routes[0]
+
+
+def test_channels_that_do_not_mix_are_not_named():
+    layout, x = TokenLayout.channels({"emg": 6, "acc": 3}), torch.randn(2, 9, 20)
+    model = Embedded(nn.LayerNorm(16)).eval()
+    with cutting(adapt(model, x), flow("acc", "emg") | flow("acc", "cls"), layout) as report:
+        kept, moved = model(x), model(torch.cat([x[:, :6], 5 * x[:, 6:]], 1))
+    assert torch.equal(kept[:, :7], moved[:, :7]) and report.routes == ()
+
+
+@pytest.mark.parametrize("shape", [(2, 36, 9), (2, 20, 4)])
+def test_an_input_without_a_known_axis_of_channels_says_nothing(shape):
+    layout = TokenLayout.patches({"emg": 6, "acc": 3}, 4, cls=False)
+    assert mixed_token(nn.Identity(), nn.Identity(), layout, torch.randn(shape)) is None
