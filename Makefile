@@ -92,9 +92,10 @@ bench: $(ENV)/.ready                      ## sweeps against their bound, the nai
 	$(BIN)/python tests/bench/attribution.py
 	$(BIN)/python tests/bench/attribution_methods.py
 
+# -a writes all pages: Sphinx forgets the index entries of pages that it does not write, and the search needs them.
 docs: $(ENV)/.ready                       ## the documentation site, in build/site: a warning or a broken link is an error
 	$(BIN)/python docs/generators
-	$(BIN)/sphinx-build -q -W --keep-going -j 2 -c docs . build/site
+	$(BIN)/sphinx-build -q -W --keep-going -a -j 2 -c docs . build/site
 
 docs-links: docs                          ## links to other sites: needs the internet
 	$(BIN)/sphinx-build -q -b linkcheck -c docs . build/site-links

@@ -8,6 +8,9 @@ import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
+from docutils import nodes
+from sphinx.util.osutil import relative_uri
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "generators"))
 
@@ -62,7 +65,18 @@ def _write_start_page(app, exception) -> None:
         (Path(app.outdir) / "index.html").write_text(REDIRECT, encoding="utf-8")
 
 
+def _link_images(app, doctree, page) -> None:
+    """Let each image of a page open its full file, as figures may be shrunk."""
+    for image in list(doctree.findall(nodes.image)):
+        if image["uri"] in app.env.images and not isinstance(image.parent, nodes.reference):
+            file = f"{app.builder.imagedir}/{app.env.images[image['uri']][1]}"
+            link = nodes.reference("", "", internal=True, refuri=relative_uri(app.builder.get_target_uri(page), file))
+            image.replace_self(link)
+            link += image
+
+
 def setup(app) -> None:
     """Write the pages of the API before Sphinx looks for pages."""
     app.connect("builder-inited", lambda app: write_api_pages(Path(app.srcdir)))
+    app.connect("doctree-resolved", _link_images)
     app.connect("build-finished", _write_start_page)

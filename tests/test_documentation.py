@@ -163,7 +163,8 @@ def test_every_extra_is_explained():
 def navigation() -> list[str]:
     """Pages in the order of the site's navigation."""
     trees = re.findall(r"^```{toctree}\n(.*?)^```", (ROOT / "docs/index.md").read_text(encoding="utf-8"), re.M | re.S)
-    return [line for tree in trees for line in tree.splitlines() if line and not line.startswith((":", "api/"))]
+    lines = [line for tree in trees for line in tree.splitlines() if line and not line.startswith((":", "api/"))]
+    return [re.sub(r".*<(.*)>", r"\1", line) for line in lines]
 
 
 def test_every_page_and_notebook_is_in_the_navigation_once():

@@ -2,6 +2,16 @@
 
 import inspect
 import re
+from functools import cache
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parents[1]
+
+
+@cache
+def page_title(page: str) -> str:
+    """Return the title of a page of `docs/`, such as `"statistics.md"`."""
+    return (DOCS / page).read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
 
 
 def first_sentence(thing: object) -> str:
@@ -28,7 +38,11 @@ def attributes(kind: type) -> dict[str, str]:
 
 
 def linked(text: str) -> str:
-    """Return a docstring's text as Markdown: `null` for None, links to pages, no HTML."""
+    """Return a docstring's text as Markdown: `null` for None, links with the titles of pages, no HTML."""
     pieces = re.split(r"(`[^`]*`)", re.sub(r"`None`|\bNone\b", "`null`", text))
-    pieces[::2] = [re.sub(r"docs/([\w-]+)\.md", r"[\1](\1.md)", one).replace("<", "&lt;") for one in pieces[::2]]
+    pieces[::2] = [re.sub(r"docs/([\w-]+\.md)", _link, one).replace("<", "&lt;") for one in pieces[::2]]
     return "".join(pieces)
+
+
+def _link(found: re.Match[str]) -> str:
+    return f"[{page_title(found[1])}]({found[1]})"

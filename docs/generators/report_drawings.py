@@ -24,10 +24,10 @@ NOTES = {
 }
 """Number of a note -> row of the main figure, place on its axis (pp), and offset of the number (points)."""
 QUESTIONS = (
-    ("Is the model better than\nthe simple reference?", "do not interpret\nits attention"),
+    ("Is the model at least as good\nas the simple reference?", "do not interpret\nits attention"),
     ("Does the interval of the\ndrop exclude zero?", "not shown: no detectable drop,\nwhich is not “no effect”"),
-    ("Does it hurt more than\nits random controls (p ≤ .05)?", "not shown: cuts of this size\ndo this in general"),
-    ("Does no superset ablation\nhurt less?", "not shown: lost information\ndoes not explain the drop"),
+    ("Does it hurt more than\nits random controls (p ≤ .05)?", "not shown: random cuts of\nthis size hurt as much"),
+    ("Do all superset ablations\nhurt at least as much?", "not shown: lost information\ndoes not explain the drop"),
 )
 """Questions in their order, and what follows from "no"."""
 SHOWN = "shown: a clear and\nspecific effect of this ablation"
