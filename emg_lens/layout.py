@@ -206,10 +206,10 @@ class TokenLayout:
         return len({self.channel[p] for p in self.find(modality)})
 
     def positions(self, name: str) -> "Int[Tensor, ' position']":
-        """Return the positions of a group, of `"cls"`, or of one token by its name.
+        """Return the positions of a group, of `"cls"`, of a channel (`"emg.3"`), or of one token by its name.
 
         Raises:
-            UnknownNameError: Unknown name; the message lists the known groups.
+            UnknownNameError: Unknown name; the message lists the known groups, and a token.
         """
         import torch
 
@@ -221,9 +221,15 @@ class TokenLayout:
         positions = [p for p, g in enumerate(self.group) if named and g == name]
         if not positions and named and name in self.names:
             positions = [self.names.index(name)]
+        if not positions and named:
+            channels = [f"{g}.{c}" if c != NO_INDEX else None for g, c in zip(self.group, self.channel, strict=True)]
+            positions = [p for p, channel in enumerate(channels) if channel == name]
         if not positions:
             known = [*(CLS,) * self.has_cls, *self.modalities]
-            raise UnknownNameError(f"unknown group or token {short(name)}; this layout has the groups {known}")
+            raise UnknownNameError(
+                f"unknown group or token {short(name)}; this layout has the groups {known}, and tokens such as"
+                f" {self.names[-1]!r}"
+            )
         return positions
 
     def to_frame(self) -> pd.DataFrame:

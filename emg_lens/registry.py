@@ -4,10 +4,11 @@ Each is registered in one line where it is defined. Another package registers it
 loaded when its name is used.
 """
 
+import hashlib
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -168,10 +169,8 @@ def plugins_at_fault(error: BaseException) -> str:
     The text of the traceback is searched, because a worker process sends only the text.
     """
     files = re.findall(r'^ *File "(.+)", line ', "".join(format_exception(error)), re.MULTILINE)
-    groups = [group for group in entry_points().groups if group.startswith(f"{PACKAGE.replace('-', '_')}.")]
-    others = [point for group in groups for point in entry_points(group=group) if _package(point) != PACKAGE]
     for file in map(Path, reversed(files)):
-        of_file = [point for point in others if _root(point) in (file, *file.parents)]
+        of_file = [one for one in _plugins() if not {file, *file.parents}.isdisjoint(_roots(one.module))]
         if of_file:
             here = [p for p in of_file if sys.modules.get(p.module) and sys.modules[p.module].__file__ == str(file)]
             names = ", ".join(dict.fromkeys(repr(point.name) for point in here or of_file))
@@ -179,15 +178,50 @@ def plugins_at_fault(error: BaseException) -> str:
     return ""
 
 
-def _root(point: EntryPoint) -> Path | None:
-    """The folder of the package of an entry point, or the file of its module if it is in no package."""
+def plugin_versions(names: Container[str]) -> dict[str, str]:
+    """Return version and source of each other package that offers one of these names.
+
+    Returns:
+        By name of the package, for example `{"my-lab": "0.2, source 3f2a91c0"}`. The source is a hash of all Python
+        files of the package, also if it is installed as editable; a package may change without a new version.
+    """
+    versions = {}
+    for package in sorted({_package(point) for point in _plugins() if point.name in names}):
+        points = [point for point in _plugins() if _package(point) == package]
+        dist = points[0].dist
+        modules = {point.module for point in points}
+        modules |= set(((dist and dist.read_text("top_level.txt")) or "").split())
+        roots = {root for module in modules for root in _roots(module)}
+        versions[package] = f"{dist.version if dist else 'unknown'}, source {_source_hash(roots)}"
+    return versions
+
+
+def _source_hash(roots: Iterable[Path]) -> str:
+    """Hash the Python files of packages and modules."""
+    sha = hashlib.sha256()
+    for root in sorted(roots):
+        for path in sorted(root.rglob("*.py")) if root.is_dir() else [root]:
+            content = path.read_bytes()
+            sha.update(f"{path.relative_to(root.parent).as_posix()} {len(content)} ".encode() + content)
+    return sha.hexdigest()[:8]
+
+
+@cache
+def _plugins() -> tuple[EntryPoint, ...]:
+    """The entry points of other packages. Cached: a search reads every installed package."""
+    groups = [group for group in entry_points().groups if group.startswith(f"{PACKAGE.replace('-', '_')}.")]
+    return tuple(point for group in groups for point in entry_points(group=group) if _package(point) != PACKAGE)
+
+
+def _roots(module: str) -> list[Path]:
+    """The folder of the package of a module (several of a namespace), or its file if the module is in no package."""
     try:
-        found = find_spec(point.module.partition(".")[0])
+        found = find_spec(module.partition(".")[0])
     except (ImportError, ValueError):
-        return None
-    if found is None or not found.origin:
-        return None
-    return Path(found.origin).parent if found.submodule_search_locations else Path(found.origin)
+        return []
+    if found is None:
+        return []
+    return [path for path in map(Path, found.submodule_search_locations or [found.origin or ""]) if path.exists()]
 
 
 def _package(point: EntryPoint) -> str:

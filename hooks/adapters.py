@@ -16,8 +16,9 @@ from emg_lens.hooks.attention_axes import ScoreAxes, TokenAxes
 from emg_lens.hooks.attention_calls import LocatedAttention
 from emg_lens.hooks.attention_kernel import KernelMode
 from emg_lens.hooks.attention_search import find_attention
-from emg_lens.hooks.hook_points import PATTERN, SCORES, needs_scores
+from emg_lens.hooks.hook_points import PATTERN, SCORES, needs_scores, unknown_point
 from emg_lens.hooks.model_inputs import Inputs, example_inputs
+from emg_lens.registry import UnknownNameError
 from emg_lens.transformer_lens_imports import HookedRootModule, HookPoint
 from emg_lens.validation import ArgumentError, checked
 
@@ -70,6 +71,7 @@ class AdaptedModel(HookedRootModule):
         original_model: The model itself, not a copy.
         attention: For each attention, its name in TransformerLens and its path in `original_model`.
         cfg: `n_layers` (of the first stack), `n_heads`, and `d_vocab` if the model reads words.
+        n_positions: Number of positions in the first attention with the inputs of `adapt`; None without inputs.
     """
 
     def __init__(self, model: nn.Module, inputs: Inputs | None = None) -> None:
@@ -87,6 +89,7 @@ class AdaptedModel(HookedRootModule):
             self.example_input = functools.partial(_given, inputs)
         _check_heads(model, located)
         self.cfg.n_heads = located[0].n_heads
+        self.n_positions = None if inputs is None else located[0].n_dest
         self.attention: dict[str, str] = {}
         self._axes = {entry.path: (entry.score_axes, entry.token_axes) for entry in located}
         for stack, paths in _stacks(type(model).__name__, located).items():
@@ -111,7 +114,7 @@ class AdaptedModel(HookedRootModule):
     def setup(self) -> None:
         """Add the hook points and name them; modules of the model keep their names."""
         _disable_fused_path(self.original_model)
-        self.mod_dict, self.hook_dict = {}, {}
+        self.mod_dict, self.hook_dict = _HookPoints(), _HookPoints()
         for name, path in self.attention.items():
             attention = self.original_model.get_submodule(path)
             if not hasattr(attention, PATTERN):
@@ -138,9 +141,23 @@ class AdaptedModel(HookedRootModule):
                     " adapt again and use its result"
                 )
 
+    def get_caching_hooks(self, *args: Any, **kwargs: Any) -> tuple[dict, list, list]:
+        """As in TransformerLens, but refuse a filter that no hook point matches."""
+        cache, forward, backward = super().get_caching_hooks(*args, **kwargs)
+        if not forward:
+            raise ArgumentError(f"names_filter matches no hook point; the model has {', '.join(self.hook_dict)}")
+        return cache, forward, backward
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run `original_model`."""
         return self.original_model(*args, **kwargs)
+
+
+class _HookPoints(dict[str, Any]):
+    """Hook points by name; a message explains which ones an adapted model has."""
+
+    def __missing__(self, name: str) -> Any:
+        raise UnknownNameError(unknown_point(self, name))
 
 
 def _given(inputs: Inputs, batch: int = 1) -> Inputs:  # noqa: ARG001

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from emg_lens.hooks.algebra import EdgeError
 from emg_lens.hooks.attention_kernel import ScoresOrPattern
 from emg_lens.hooks.context_guard import ContextGuard
 from emg_lens.hooks.deletion import Deletion
@@ -20,6 +21,7 @@ from emg_lens.tables import WholeTable
 
 COMPARED_ROWS = 4
 """Rows of each fused attention that are compared with the explicit cut."""
+DROPOUT = "the model ran in training mode with dropout, so two runs differ; call model.eval() first"
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,16 @@ class Meter:
             return scores
         self.fired += 1
         cut = self.deletion.scores(scores)
+        self._check_heads(scores.shape[1])
         self.removed.add(GivenScores(scores.detach()), tuple(scores.shape))
         return cut
+
+    def _check_heads(self, n_heads: int) -> None:
+        if n_heads != self.n_heads:
+            raise EdgeError(
+                f"{self.deletion.where} has {n_heads} heads, but the model had {self.n_heads}; do not change heads"
+                " after adapt, or call adapt again and use its result"
+            )
 
     def empty_rows(self, pattern: ScoresOrPattern) -> ScoresOrPattern:
         """Return the pattern with zeros in rows with every edge cut."""
@@ -115,6 +125,7 @@ class Meter:
             return call
         self.fired += 1
         cut = self.deletion.fused(call)
+        self._check_heads(call.shape[1])
         self.removed.add(call, call.shape)
         return cut
 
@@ -182,6 +193,7 @@ class CutReport:
         intervention_point: `"scores"` or `"attention_mask"`; `"none"` if nothing is cut.
         routes: One sentence for each other route between tokens that is not cut: another branch of a cut block, layers
             without attention, or tokens that contain other channels before the first layer.
+        dropout: Whether the model ran in training mode with dropout, so that two runs differ.
 
     Example:
         >>> import torch
@@ -200,6 +212,7 @@ class CutReport:
     routes: tuple[str, ...]
     _meters: list[Meter]
     _scope: ContextGuard
+    dropout: bool = False
 
     @property
     def layers(self) -> tuple[LayerCut, ...]:
@@ -249,4 +262,4 @@ class CutReport:
     def __repr__(self) -> str:
         head = f"CutReport({self.edges}, intervention_point={self.intervention_point!r})"
         table = [self.to_frame().to_string(index=False)] if self._meters else []
-        return "\n".join([head, *table, *self.routes])
+        return "\n".join([head, *table, *self.routes, *[DROPOUT] * self.dropout])

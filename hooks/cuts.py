@@ -10,7 +10,7 @@ from emg_lens.hooks.algebra import EdgeError, EdgeSet
 from emg_lens.hooks.context_guard import ContextGuard, checkpointed_run
 from emg_lens.hooks.cut_report import CutReport, Meter
 from emg_lens.hooks.deletion import CutLayers, Deletion, cut_layers
-from emg_lens.hooks.evaluation import without_compilation
+from emg_lens.hooks.evaluation import has_active_dropout, without_compilation
 from emg_lens.hooks.hook_points import (
     PATTERN,
     SCORES,
@@ -173,6 +173,13 @@ def cutting(
         contexts.callback(setattr, guard, "open", False)
         for path in dict.fromkeys(paths.values()):
             contexts.callback(at_path(model, path).register_forward_pre_hook(guard.enter_attention).remove)
+
+        def note_dropout(*_: object) -> None:
+            if in_own_thread() and not (report.dropout or probing.get()):
+                report.dropout = has_active_dropout(model)
+
+        first = at_path(model, next(iter(paths.values())))
+        contexts.callback(first.register_forward_pre_hook(note_dropout).remove)
         if masks:
             point = find_intervention_point(model, resolve_layout(model, layout), inputs, layers=masks, stack=stack)
             _refuse_routes(model, point, allow_routes)

@@ -83,7 +83,7 @@ def flow(src: str, dest: str) -> EdgeSet:
     """Select edges on which the `dest` tokens attend to the `src` tokens; information flows from `src` to `dest`.
 
     Args:
-        src: Name of a modality or group, `"cls"`, or the name of one token such as `"emg.3"`.
+        src: Name of a modality or group, `"cls"`, a channel such as `"emg.3"`, or the name of one token.
         dest: Likewise.
 
     Example:
@@ -180,7 +180,7 @@ def positions(dest: Iterable[int | str] | None = None, src: Iterable[int | str] 
     """Select edges from some source positions to some destination positions.
 
     Args:
-        dest: Indices or token names; default: all positions.
+        dest: Indices, or names as in `flow`; default: all positions.
         src: Likewise.
 
     Example:

@@ -43,6 +43,21 @@ def evaluating(model: nn.Module) -> Iterator[None]:
                         part.training = True
 
 
+def has_active_dropout(model: nn.Module) -> bool:
+    """Return whether a part of a model is in training mode and drops values at random.
+
+    Rates are recognised by their names: attributes of a part, or of its `cfg`, with `drop` in the name, and `p` of a
+    class with `Drop` in its name.
+    """
+    return any(
+        isinstance(rate, float) and rate > 0
+        for part in model.modules()
+        if part.training
+        for name, rate in [*vars(part).items(), *getattr(getattr(part, "cfg", None), "__dict__", {}).items()]
+        if "drop" in name.lower() or (name == "p" and "drop" in type(part).__name__.lower())
+    )
+
+
 _uncompiled: list[ExitStack] = []
 """One entry for each open context of `without_compilation`; the last one to close restores torch's setting."""
 

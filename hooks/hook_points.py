@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from threading import RLock
 from typing import Any, Literal, NamedTuple
@@ -76,6 +77,18 @@ class DeadHookError(EmgLensError, RuntimeError):
 def class_name(model: nn.Module) -> str:
     """Return the class of a model; of an adapted model, that of the original."""
     return type(getattr(model, "original_model", model)).__name__
+
+
+def unknown_point(names: Iterable[str], name: object) -> str:
+    """Return the message about a hook point that a model lacks; `names` are those that it has."""
+    names = list(names)
+    if names and all(one.endswith((SCORES, PATTERN)) for one in names):
+        return (
+            f"unknown hook point {name!r}: an adapted model has only {SCORES} and {PATTERN} in each layer, such as"
+            f" {names[-1]!r}; cut edges or replace the input, or use a hook of torch on a module of the model"
+        )
+    near = get_close_matches(str(name), names, n=3, cutoff=0.5)
+    return f"unknown hook point {name!r}; similar names: {near or names[:5]}"
 
 
 def attention_paths(model: nn.Module, stack: StackName | None = None) -> dict[Place, str]:

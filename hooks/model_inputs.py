@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emg_lens.hooks.hook_points import check_unmapped
+from emg_lens.hooks.hook_points import check_unmapped, class_name
 from emg_lens.validation import ArgumentError
 
 Inputs = Tensor | tuple | Mapping[str, Any]
@@ -14,12 +14,46 @@ Inputs = Tensor | tuple | Mapping[str, Any]
 
 
 def call(model: nn.Module, inputs: Inputs) -> Any:
-    """Run `model` on `inputs`."""
+    """Run `model` on `inputs`; if it fails and `inputs` have another type or device, say so."""
     if isinstance(inputs, tuple | Mapping) and not inputs:
         raise ArgumentError(f"inputs={inputs!r} is empty; expected the arguments of {type(model).__name__}")
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+    try:
+        if isinstance(inputs, Mapping):
+            return model(**inputs)
+        return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+    except (RuntimeError, TypeError, ValueError) as error:
+        if difference := unlike_parameters(model, inputs):
+            raise ArgumentError(f"{class_name(model)} cannot run this input: {difference}") from error
+        raise
+
+
+def unlike_parameters(model: nn.Module, inputs: Inputs) -> str:
+    """Say how the type or the device of an input differs from the parameters of a model, and what to do.
+
+    Whole numbers count only where the model reads no words and no input has floats.
+
+    Example:
+        >>> import torch
+        >>> from emg_lens.hooks.model_inputs import unlike_parameters
+        >>> unlike_parameters(torch.nn.Linear(3, 2), torch.zeros(4, 3, dtype=torch.float64))
+        'x is torch.float64, the parameters are torch.float32; pass x.to(torch.float32)'
+    """
+    parameter = next((one for one in model.parameters() if one.is_floating_point()), None)
+    named: Any = inputs.items() if isinstance(inputs, Mapping) else [("x", inputs)]
+    if isinstance(inputs, tuple):
+        named = [(f"inputs[{i}]", one) for i, one in enumerate(inputs)]
+    tensors = {name: one for name, one in named if isinstance(one, Tensor)}
+    reads_words = any(isinstance(part, nn.Embedding) for part in model.modules())
+    whole_numbers = reads_words or any(one.is_floating_point() for one in tensors.values())
+    if parameter is None:
+        return ""
+    for name, one in tensors.items():
+        if one.device != parameter.device:
+            wanted = f"'{parameter.device}'"
+            return f"{name} is on {one.device}, the parameters are on {parameter.device}; pass {name}.to({wanted})"
+        if one.dtype != parameter.dtype and (one.is_floating_point() or not whole_numbers):
+            return f"{name} is {one.dtype}, the parameters are {parameter.dtype}; pass {name}.to({parameter.dtype})"
+    return ""
 
 
 def example_inputs(model: nn.Module, n_tokens: int, batch: int = 1) -> Inputs:

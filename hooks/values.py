@@ -3,7 +3,6 @@
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from emg_lens.hooks.hook_points import (
     hook_state,
     plain_evaluation,
     resolve_layout,
+    unknown_point,
 )
 from emg_lens.hooks.model_inputs import Inputs, call, example_inputs
 from emg_lens.hooks.replacement_options import FROM_REFERENCE, By, Seed
@@ -273,8 +273,7 @@ def hook_point(model: nn.Module, name: str, of_edges: bool = False) -> Any:
     """Return the hook point with this name; `of_edges`: whether it may hold values of edges (scores, patterns)."""
     names: Mapping[str, Any] = model.hook_dict  # pyright: ignore
     if name not in names:
-        near = get_close_matches(name, names, n=3, cutoff=0.5)
-        raise EdgeError(f"unknown hook point {name!r}; similar names: {near or list(names)[:5]}")
+        raise EdgeError(unknown_point(names, name))
     if name.endswith((SCORES, PATTERN)) and not of_edges:
         raise EdgeError(
             f"{name} holds values of edges; expected a hook point that holds values of tokens; to edit edges, use"

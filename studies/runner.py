@@ -18,6 +18,7 @@ from emg_lens.io.run_folder import RECORD, locked_folder, record_environment, wr
 from emg_lens.studies.fits.duplicates import first_alike
 from emg_lens.studies.fits.fit_store import copy_fit
 from emg_lens.studies.fits.fit_unit import read_together
+from emg_lens.studies.fits.plugin_check import check_plugins
 from emg_lens.studies.report.view import VIEWS
 from emg_lens.studies.result import StudyResult
 from emg_lens.studies.runs.fit_workers import run_in_workers, run_stacked
@@ -49,6 +50,7 @@ def run_study(
     with _lock(folder, console):
         # Another process may have made the record since then, with other data.
         plan = new if new is not None and not (folder / RECORD).exists() else recorded_plan(study, data, folder)
+        check_plugins(plan.fits, folder)
         unremembered = None if data is None else why_not_cached()
         for warning in [*plan.warnings, *([unremembered] if unremembered else [])]:
             print_note(console, warning)

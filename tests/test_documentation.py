@@ -1,5 +1,6 @@
 """README and docs: code runs, links lead somewhere, generated pages are current, and words are those of the field."""
 
+import json
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from page_code import run_alone
+from PIL import Image
 from typer.testing import CliRunner
 
 from emg_lens.cli import app
@@ -172,6 +174,69 @@ def test_every_page_and_notebook_is_in_the_navigation_once():
     others = [f"../{path.stem}" for path in ROOT.glob("*.md")]
     pages = [page.stem for page in (ROOT / "docs").glob("*.md") if page.name != "index.md"]
     assert sorted(navigation()) == sorted(notebooks + others + pages)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_has_one_title_and_says_what_it_answers(page):
+    text = page.read_text(encoding="utf-8")
+    outside = re.sub(r"^(```+).*?^\1", "", text, flags=re.MULTILINE | re.DOTALL)
+    (title,) = re.findall(r"^# (.*)", outside, re.MULTILINE)
+    assert title not in re.findall(r"^##+ (?:\d+\. )?(.*)", outside, re.MULTILINE)
+    assert page.name in ("README.md", "index.md") or re.search(r"\b(This page answers|These pages answer):", text)
+
+
+def test_the_quickstart_page_quotes_the_answers_of_the_readme():
+    quote = re.search(r"^> Model accuracy .*?(?=^(?!>))", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert quote[0] in (ROOT / "docs/quickstart.md").read_text(encoding="utf-8")
+
+
+SEARCHED = {
+    "my folder is not read": "troubleshooting.md",
+    "folder is not read": "troubleshooting.md",
+    "p value": "statistics.md",
+    "significance": "statistics.md",
+    "cut": "cuts.md",
+    "which sensor matters": "controls.md",
+    "verdict": "controls.md",
+    "not shown": "controls.md",
+    "random control": "controls.md",
+    "my data": "own-data.md",
+}
+"""What a reader searches -> the page that answers it. The search puts main index entries first."""
+
+
+@pytest.mark.parametrize("phrase", SEARCHED)
+def test_the_search_has_an_entry_for_a_question(phrase):
+    text = (ROOT / "docs" / SEARCHED[phrase]).read_text(encoding="utf-8")
+    entries = re.search(r"^```{index} (.*)", text, re.MULTILINE)[1]
+    assert f"! {phrase}" in entries.split(", ")
+
+
+@pytest.mark.slow
+def test_a_second_build_keeps_the_entries_of_the_search_and_images_open_their_files(tmp_path):
+    pytest.importorskip("furo")
+    command = re.search(r"sphinx-build (.*) -c docs \. build/site$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    pages = tmp_path / "docs"
+    pages.mkdir()
+    (tmp_path / "README.md").write_text("# A\n", encoding="utf-8")
+    Image.new("RGB", (4, 4)).save(pages / "figure.png")
+    page = """# Page\n
+```{index} ! p value\n```\n
+![A figure](figure.png)\n
+```{glossary}\nedge\n  A link.\n```\n"""
+    (pages / "page.md").write_text(page, encoding="utf-8")
+    (pages / "index.md").write_text("# Start\n\n```{toctree}\npage\nother\n```\n", encoding="utf-8")
+    for text in ("# Other\n", "# Other\n\nMore.\n"):
+        (pages / "other.md").write_text(text, encoding="utf-8")
+        settings = ["-c", str(ROOT / "docs"), "-D", "include_patterns=docs/*.md", str(tmp_path), str(tmp_path / "site")]
+        made = [sys.executable, "-m", "sphinx", *command.split(), *settings]
+        done = subprocess.run(made, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        index = (tmp_path / "site/searchindex.js").read_text(encoding="utf-8")
+        entries = json.loads(index.removeprefix("Search.setIndex(").removesuffix(")"))["indexentries"]
+        assert {name: places[0][2] for name, places in entries.items()} == {"p value": True, "edge": True}
+    html = (tmp_path / "site/docs/page.html").read_text(encoding="utf-8")
+    assert re.search(r'<a class="reference internal[^>]*href="\.\./_images/figure\.png"><img', html)
 
 
 def test_every_name_that_a_user_can_choose_is_in_the_pages():

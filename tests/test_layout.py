@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from emg_lens.errors import EmgLensError
+from emg_lens.hooks import flow, positions
 from emg_lens.layout import TokenLayout
+from emg_lens.registry import UnknownNameError
 
 
 def test_channels_puts_cls_first_and_modalities_in_order():
@@ -98,3 +100,17 @@ def test_what_is_no_layout_is_refused_in_one_line_and_at_once(make):
 
 def test_positions_of_groups_may_be_a_tensor():
     assert TokenLayout.groups({"a": torch.tensor([1, 2])}, 3).group == (None, "a", "a")
+
+
+def test_a_channel_is_found_in_every_layout_that_has_channels():
+    patches = TokenLayout.patches({"emg": 2, "acc": 1}, n_patches=2)
+    assert patches.find("emg.1") == [3, 4] and patches.find("emg.1.p0") == [3]
+    assert TokenLayout.channels({"emg": 2}).find("emg.1") == [2]
+    assert flow("emg.1", "cls").mask(patches, 1, 1).nonzero()[:, 2:].tolist() == [[0, 3], [0, 4]]
+    assert flow("emg.1", "cls").mask(patches, 1, 1).equal(positions(["cls"], ["emg.1"]).mask(patches, 1, 1))
+
+
+@pytest.mark.parametrize("name", ["emg.2", "emg.-1", "cls.-1", "None.-1", "emg.", None, 3])
+def test_an_unknown_token_is_refused_with_an_example_of_a_token(name):
+    with pytest.raises(UnknownNameError, match=r"groups \['cls', 'emg'\], and tokens such as 'emg.1.p1'"):
+        TokenLayout.patches({"emg": 2}, n_patches=2).find(name)

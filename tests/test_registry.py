@@ -5,7 +5,7 @@ import sys
 import textwrap
 import warnings
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import EntryPoint, EntryPoints
+from importlib.metadata import EntryPoint
 from traceback import format_exception
 
 import pytest
@@ -232,7 +232,7 @@ def test_a_failure_in_a_worker_process_or_in_torch_is_one_of_the_plug_in(tmp_pat
         "import torch\n\ndef broken(n):\n    return torch.zeros(n) @ torch.zeros(n + 1)\n"
     )
     point = EntryPoint("late", "late_file:broken", "emg_lens.models")
-    monkeypatch.setattr("emg_lens.registry.entry_points", lambda **chosen: EntryPoints([point]).select(**chosen))
+    monkeypatch.setattr("emg_lens.registry._plugins", lambda: (point,))
     monkeypatch.syspath_prepend(str(tmp_path))
     import late_file
 

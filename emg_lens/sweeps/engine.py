@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from emg_lens.hooks import EdgeError, EdgeSet, none
 from emg_lens.hooks.evaluation import evaluating
+from emg_lens.hooks.hook_points import class_name
+from emg_lens.hooks.verification.probe import adapted_in
 from emg_lens.layout import TokenLayout, where_modalities_meet
 from emg_lens.lens.model_outputs import OutputFunction, output_tensor
 from emg_lens.models.encoder import HookedBiosignalEncoder
@@ -36,6 +38,7 @@ from emg_lens.sweeps.settings import (
 )
 from emg_lens.sweeps.side_by_side import run_side_by_side
 from emg_lens.sweeps.target import Target, between_stages, target_of
+from emg_lens.sweeps.trial_run import failure, try_model
 from emg_lens.tables import WholeTable
 from emg_lens.validation import checked
 
@@ -106,10 +109,12 @@ def sweep(
             that the model does not give now, or cannot be written. A file that does not fit is left as it is.
         EdgeError: Edges or tokens that do not fit the layout, edges of a model without attention, missing reference
             trials, or conditions that share a name.
-        ArgumentError: `y` is not one class index per trial.
+        ArgumentError: `y` is not one class index per trial, or the outputs are not logits `[trial, class]` of these
+            classes.
         OutputError: The model returns no tensor with one row per trial, and `output` does not make one.
-        SweepInputError: No trials, values that are not finite, an unknown executor or one that cannot run this model, a
-            `scratch` folder that cannot be written to, or `gradients` with an option that excludes it.
+        SweepInputError: No trials, trials that the model cannot run, values that are not finite, an unknown executor or
+            one that cannot run this model, a `scratch` folder that cannot be written to, or `gradients` with an option
+            that excludes it.
         SweepError: Some conditions raised while running; `.result` holds all others.
 
     Example:
@@ -138,6 +143,7 @@ def sweep(
     target = target_of(model, layout)
     planned = plan_sweep(target, conditions)
     _check_that_something_is_done(conditions, planned, target)
+    try_model(model, x, target.layout, output, labels, attends=bool(planned.audit["edges_cut"].any()))
     with evaluating(model), torch.enable_grad() if gradients else torch.inference_mode():
         for root in planned.roots:  # refuse what does not fit before anything runs
             changed_input(x[:2], root.changes, target.layout, reference)
@@ -181,7 +187,14 @@ def audit(model: nn.Module, edges: EdgeSet | Sequence[Condition], layout: TokenL
         equivalent_to    unimodal().at(layers=[1])
     """
     conditions = [Condition(str(edges), edges)] if isinstance(edges, EdgeSet) else list(edges)
-    return WholeTable(plan_sweep(target_of(model, layout), conditions).audit)
+    target, adapted = target_of(model, layout), adapted_in(model)
+    n_positions = len(target.layout) if adapted is None or adapted.n_positions is None else adapted.n_positions
+    if len(target.layout) != n_positions:
+        raise EdgeError(
+            f"the layout has {len(target.layout)} positions, but the attention of {class_name(model)} has {n_positions}"
+            " with the inputs of adapt; give their layout, or call adapt with other inputs"
+        )
+    return WholeTable(plan_sweep(target, conditions).audit)
 
 
 def _check_that_something_is_done(conditions: Sequence[Condition], planned: SweepPlan, target: Target) -> None:
@@ -345,7 +358,9 @@ class _Run:
 
     def _keep(self, part: int, outputs: Mapping[int, Tensor | Exception]) -> None:
         baseline = outputs.get(self.rows[0])
-        if isinstance(baseline, Tensor):
+        if isinstance(baseline, Exception):  # there is nothing to compare the other conditions with
+            raise failure(self.model, self.x, baseline) from baseline
+        if baseline is not None:
             self.baseline.check(self.starts[part], self.x[self._trials(part)].to(self.device), baseline)
         self.finished.keep(part, outputs)
         if self.file is not None and self.file.file.is_due():

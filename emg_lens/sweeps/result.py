@@ -78,11 +78,7 @@ class SweepResult:
 
     def _lines(self) -> list[str]:
         """Write one line for each condition; of very many, those with the largest changes."""
-        problem = []
-        try:
-            table = self.to_frame()
-        except ArgumentError as error:  # labels that do not fit the outputs
-            table, problem = self._audited(self._tags()), [f"  no accuracy: {error}"]
+        table = self.to_frame()
         if "accuracy" in table:
             size, titles = -100 * table["accuracy"].sub(_of_baseline(table)), ("accuracy", "drop (pp)")
             values = table["accuracy"].map("{:.3f}".format), (size.round(1) + 0.0).map("{:.1f}".format)
@@ -104,7 +100,7 @@ class SweepResult:
         lines = [f"  {a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}".rstrip() for a, b, c, d in rows]
         left = len(table) - len(shown)
         more = [f"  and {left} conditions with smaller changes; to_frame() has all"] if left else []
-        return [*lines, *more, *problem]
+        return [*lines, *more]
 
     def to_frame(self, y: ClassLabels | None = None) -> pd.DataFrame:
         """Tabulate all conditions: name, tags, the audit, and the accuracy if labels are known.
@@ -159,14 +155,8 @@ class SweepResult:
         if given is None:
             raise ArgumentError("accuracy needs labels: accuracy(y), or sweep(..., y=y)")
         shape = tuple(self.logits[self.conditions[0].name].shape)
-        if len(shape) != 2:
-            raise ArgumentError(
-                f"outputs have shape {list(shape)}; accuracy needs class logits [trial, class];"
-                " score other outputs with emg_lens.scoring"
-            )
         labels = class_indices(given, shape[0])
-        if labels.min() < 0 or labels.max() >= shape[1]:
-            raise ArgumentError(f"y runs from {labels.min()} to {labels.max()}; expected 0 to {shape[1] - 1}")
+        check_labels(labels, shape)
         correct = [self.logits[c.name].argmax(-1) == torch.as_tensor(labels) for c in self.conditions]
         table = self._tags()
         table["accuracy"] = torch.stack(correct).double().mean(-1).numpy()
@@ -187,6 +177,25 @@ def class_indices(y: ClassLabels, n_trials: int) -> Int[np.ndarray, " trial"]:
     if labels.shape != (n_trials,) or labels.dtype.kind not in "iu":
         raise ArgumentError(f"y={short(labels)}; expected one class index for each of {n_trials} trials")
     return labels
+
+
+def check_labels(labels: Int[np.ndarray, " trial"], shape: tuple[int, ...]) -> None:
+    """Refuse outputs that are not class logits, and labels without a logit.
+
+    Args:
+        labels: Class index of each trial.
+        shape: Shape of the outputs.
+
+    Raises:
+        ArgumentError: They do not fit; the message says what does.
+    """
+    if len(shape) != 2:
+        raise ArgumentError(
+            f"outputs have shape {list(shape)}; accuracy needs class logits [trial, class]; score other outputs with"
+            " emg_lens.scoring"
+        )
+    if labels.min() < 0 or labels.max() >= shape[1]:
+        raise ArgumentError(f"y runs from {labels.min()} to {labels.max()}; expected 0 to {shape[1] - 1}")
 
 
 class SweepError(EmgLensError, RuntimeError):

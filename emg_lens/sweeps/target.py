@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from emg_lens.hooks import EdgeError
 from emg_lens.hooks.hook_points import resolve_layout
+from emg_lens.hooks.verification.probe import adapted_in
 from emg_lens.layout import Stage, TokenLayout
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.sweeps.structure import reason_not_to_plan
@@ -36,6 +37,8 @@ def target_of(model: nn.Module, layout: TokenLayout | None = None) -> Target:
     if not hasattr(model, "cfg"):
         raise EdgeError(f"{type(model).__name__} has no hook points of TransformerLens; use adapt(model, x[:2])")
     cfg: Any = model.cfg
+    if (adapted := adapted_in(model)) is not None:
+        adapted.check_layers()
     layout, name = resolve_layout(model, layout), type(model).__name__
     if isinstance(model, HookedBiosignalEncoder) and len(layout) != cfg.n_ctx:
         raise EdgeError(f"the layout has {len(layout)} positions, {name} has {cfg.n_ctx}")

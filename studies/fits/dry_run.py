@@ -157,6 +157,12 @@ def _try_fit(one: Fit, trials: FitTrials) -> list[dict[str, Any]]:
         result = sweep(model, x, conditions, reference=x, executor=reproducible_executor(model))
     except EdgeError as error:
         raise EdgeError(f"{_condition_at_fault(error, conditions, model, x)}{error}") from None
+    shape, expected = tuple(result.logits[BASELINE].shape[1:]), tuple(model.cfg.output_shape)
+    if shape != expected:
+        raise StudyError(
+            f"model {one.spec.model.architecture!r} returns {list(shape)} for each trial; expected {list(expected)}:"
+            " make as many outputs as config.n_classes"
+        )
     run_analyses(one.spec.fit_analyses, model, batch, [*conditions, *controls])
     measure(metrics_of(one), result.logits[BASELINE].numpy(), objective.targets(few).numpy())
     if objective.kind == "classes":  # raises if trials of one repetition belong to several classes

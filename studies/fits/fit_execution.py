@@ -4,7 +4,7 @@ The folder gets its name only when all its files are complete. A run that is kil
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def run_fit(
     with torch_threads(1):
         with memory.large_step():
             prepared = prepare_fit(fit_unit, data, device)
-        fraction, checkpoint = fitting_fraction(prepared), checkpoint_file(folder)
+        fraction, checkpoint = fitting_fraction(prepared), checkpoint_file(folder, prepared.facts["plugins"])
         history = fit(
             prepared.model,
             prepared.train,
@@ -77,9 +77,9 @@ def run_fit(
         on_progress(1.0)
 
 
-def checkpoint_file(folder: Path) -> Path:
+def checkpoint_file(folder: Path, plugins: Mapping[str, str]) -> Path:
     """Return the path of an unfinished fit's state. Other versions do not continue it: they start the fit again."""
-    versions = {name: version for name, version in environment().items() if name != "machine"}
+    versions = {name: version for name, version in environment().items() if name != "machine"} | dict(plugins)
     return folder.with_name(f".{folder.name}.{digest([repr(versions).encode()])}.fit")
 
 

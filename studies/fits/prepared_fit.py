@@ -29,6 +29,7 @@ from emg_lens.studies.fits.model_building import (
     objective_of,
     weights_notes,
 )
+from emg_lens.studies.fits.plugins import plugins_of
 from emg_lens.studies.spec.cohort import Cohort
 from emg_lens.sweeps.conditions import Condition
 
@@ -142,6 +143,7 @@ def _facts(fit_unit: Fit, trials: FitTrials, model: Any) -> dict[str, Any]:
         "test_subjects": list(fold.test_subjects),
         "architecture": architecture_of(fit_unit).name,
         "model_class": f"{type(model).__module__}.{type(model).__qualname__}",
+        "plugins": plugins_of(fit_unit),
         "objective": objective_of(fit_unit).name,
         "metrics": list(metrics_of(fit_unit)),
         "executor": None,

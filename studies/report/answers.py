@@ -9,7 +9,13 @@ from typing import Any
 import pandas as pd
 
 from emg_lens.studies.report.quality_sentences import quality_warning
-from emg_lens.studies.report.verdict_sentences import drop_in_words, harm, sentence, what_was_done
+from emg_lens.studies.report.verdict_sentences import (
+    drop_in_words,
+    harm,
+    sentence,
+    what_was_done,
+    why_random_cannot_judge,
+)
 from emg_lens.studies.report.view import VIEWS
 from emg_lens.studies.report.wording import (
     change_in_words,
@@ -34,6 +40,10 @@ EDGES = "Which attention edges matter?"
 PLACES = "Which layers and heads?"
 OTHERS = "Other ablations"
 LEVELS = "Which level is better?"
+REMOVED = (
+    " (Removed: the signals of a random training trial in its place; a model trained without this sensor may lose much"
+    " less.)"
+)
 MOST = 3
 """Sentences on one question for one cell; the other ablations are in the tables."""
 
@@ -54,7 +64,7 @@ def answers_to_questions(findings: Findings) -> dict[str, list[str]]:
             texts = [f"{cell.label and cell.label + ': '}{text}" for cell in findings.cells for text in make(cell)]
             by_question |= {question: texts} if texts else {}
     for at, cell, verdicts in of_cells:
-        for question, texts in _answers_of(cell, verdicts).items():
+        for question, texts in _answers_of(cell, verdicts, explains_removed=SENSORS not in by_question).items():
             by_question.setdefault(question, []).extend(f"{at}{text}" for text in texts)
     if len(findings.level_tests):
         by_question[LEVELS] = [*_comparisons(findings)]
@@ -62,8 +72,8 @@ def answers_to_questions(findings: Findings) -> dict[str, list[str]]:
 
 
 def _summary(cell: Cell, verdicts: Sequence[Verdict]) -> Iterator[str]:
-    """Count the ablations with a shown effect, and name them."""
-    judged = [one for one in verdicts if one.is_screened and one.verdict != "no interval"]
+    """Count the ablations with a shown effect and name those with the largest; name what the controls cannot judge."""
+    judged = sorted((one for one in verdicts if one.is_screened and one.verdict != "no interval"), key=_importance)
     shown = [what_was_done(one.row, cell) for one in judged if one.verdict == "shown"]
     if judged:
         more = f" and {len(shown) - MOST} more" * (len(shown) > MOST)
@@ -76,9 +86,13 @@ def _summary(cell: Cell, verdicts: Sequence[Verdict]) -> Iterator[str]:
             quality_warning(cell) is not None
         )
         yield f"{text}{named}.{poor}"
+    for one in judged:
+        if why := why_random_cannot_judge(one, cell):
+            drop = f"{harm(cell)} {drop_in_words(one, cell).partition(' (')[0]}"
+            yield f"The random controls cannot judge {what_was_done(one.row, cell)} ({drop}): {why}."
 
 
-def _answers_of(cell: Cell, verdicts: Sequence[Verdict]) -> dict[str, list[str]]:
+def _answers_of(cell: Cell, verdicts: Sequence[Verdict], explains_removed: bool) -> dict[str, list[str]]:
     groups = ablations_by_question(cell, verdicts)
     texts = {question: [sentence(one, cell) + _closed(one, cell) for one in some] for question, some in groups.items()}
     for question in texts.keys() & {SENSORS, ELECTRODES}:
@@ -86,6 +100,8 @@ def _answers_of(cell: Cell, verdicts: Sequence[Verdict]) -> dict[str, list[str]]
         chosen = [one for one in groups[question] if len(ways) == 1 or one.row["by"] == "resample"]
         chosen.sort(key=lambda one: " and " in one.row["edges"])  # first one sensor removed, then all but one
         texts[question] = [sentence(one, cell) for one in chosen]
+        if question == SENSORS and explains_removed and chosen[0].row["by"] == "resample":
+            texts[question][0] += REMOVED
     if PLACES in texts:
         heads = set(head_conditions(cell.tests)["condition"])
         single = [one for one in groups[PLACES] if one.cut.condition not in heads]

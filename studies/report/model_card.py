@@ -65,7 +65,7 @@ def _card(
     metrics = "; ".join(f"{metric_words(metric)} {value(test[metric])}" for metric in findings.metrics)
     split = {"by": spec.split.by, **spec.split.model_dump(mode="json", exclude_defaults=True)}
     notes = "".join(f"\n* {printable(str(note))}" for note in facts.get("notes") or ())
-    environment = facts.get("environment") or {}
+    environment = {**(facts.get("environment") or {}), **(facts.get("plugins") or {})}
     versions = ", ".join(f"{key} {version}" for key, version in environment.items())
     data = DATASETS[spec.cohort.dataset].description if spec.cohort.dataset in DATASETS else "unknown to this version"
     simulated = spec.cohort.dataset in DATASETS and not DATASETS[spec.cohort.dataset].needs_root

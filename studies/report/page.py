@@ -253,12 +253,23 @@ def _reproduce(findings: Findings, environment: Mapping[str, str], record: Mappi
     data = f" --data {record['folder']}" if record["folder"] else ""
     command = f"<pre><code>{escape(f'emg-lens run {_named(findings.study)}{data}')}</code></pre>"
     of_fits = [one for one in findings.facts.get("environment", ()) if isinstance(one, Mapping)] or [environment]
-    facts = {**_versions(of_fits), "study hash": findings.study.digest(), "data fingerprint": record["fingerprint"]}
+    plugins = _plugins(findings)
+    hashes = {"study hash": findings.study.digest(), "data fingerprint": record["fingerprint"]}
+    facts = {**_versions(of_fits), **plugins, **hashes}
     full = f"<pre><code>{escape(findings.study.to_yaml())}</code></pre>"
     details = f"<details><summary>The study in full (YAML)</summary>{full}</details>"
     differ = any({**one, "machine": ""} != {**of_fits[0], "machine": ""} for one in of_fits)
+    differ = differ or any(" fits)" in versions for versions in plugins.values())
     warning = "<p>Fits were computed with different versions, so compare them with care.</p>" if differ else ""
     return f"{command}{warning}{fact_list(facts)}{details}"
+
+
+def _plugins(findings: Findings) -> dict[str, str]:
+    """Versions of each package of others, counted over the fits that use it."""
+    of_fits = [one for one in findings.facts.get("plugins", ()) if isinstance(one, Mapping)]
+    names = dict.fromkeys(name for one in of_fits for name in one)
+    by_plugin = [_versions([{f"plug-in {name}": one[name]} for one in of_fits if name in one]) for name in names]
+    return {name: text for versions in by_plugin for name, text in versions.items()}
 
 
 def _versions(environments: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -76,12 +76,15 @@ def sentence(one: Verdict, cell: Cell) -> str:
             f"{n_random} of the {needed} necessary random controls exist" if n_random else "there is no random control"
         )
         return f"{effect}. Whether this {harm(cell)} is specific is open: {which}."
-    if one.reason == "random" and one.cut.n_random_hurt_less < len(one.cut.random):
-        is_sensor = one.row.get("mode") == REMOVAL and " channel" not in one.row["edges"]
-        also = (
-            " Most of these random removals also remove channels of other sensors, so they cannot show which sensor"
-            " matters." * is_sensor
-        )
+    if _random_hurt_as_much(one):
+        also, most_channels = "", why_random_cannot_judge(one, cell)
+        if most_channels:
+            also = f" {most_channels}: they cannot show which sensor matters."
+        elif one.row.get("mode") == REMOVAL and " channel" not in one.row["edges"]:
+            also = (
+                " Most of these random removals also remove channels of other sensors, so they cannot show which sensor"
+                " matters."
+            )
         return (
             f"{effect}. {controls_in_words(one, as_much=True)}, so this {harm(cell)} is not specific ({among}).{also}"
         )
@@ -98,6 +101,19 @@ def sentence(one: Verdict, cell: Cell) -> str:
         f"{effect}. {comparison}. On average, cutting more hurts less ({best}, not clearly), so it is open how much of"
         f" this {harm(cell)} is lost information."
     )
+
+
+def why_random_cannot_judge(one: Verdict, cell: Cell) -> str:
+    """Say why random removals that hurt as much cannot judge the removal of a sensor; empty if it has few channels."""
+    n, of = cell.channels.get(str(one.row.get("edges")), 0), sum(cell.channels.values())
+    if one.row.get("mode") != REMOVAL or 2 * n <= of or not _random_hurt_as_much(one):
+        return ""
+    sensor = one.cut.condition.removesuffix(" removed")
+    return f"{sensor} has {n} of {of} channels, so most random removals take its channels too"
+
+
+def _random_hurt_as_much(one: Verdict) -> bool:
+    return one.reason == "random" and one.cut.n_random_hurt_less < len(one.cut.random)
 
 
 def what_was_done(row: Mapping[str, Any], cell: Cell) -> str:

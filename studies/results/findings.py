@@ -1,7 +1,7 @@
 """The results of a study: scores of all fits, and their comparisons. Views read them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -40,6 +40,7 @@ class Cell:
         controls: Rows of the tidy scores that are controls: `control` names the kind, `of` the controlled condition.
         analyses: The tables of `Findings.analyses`, with the rows of this cell's fits.
         published: Published values of the metric, by condition.
+        channels: Number of channels of each sensor; empty if it is unknown or differs between fits.
     """
 
     levels: Mapping[str, str]
@@ -51,6 +52,7 @@ class Cell:
     controls: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
     analyses: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False)
     published: Mapping[str, float] = field(default_factory=dict, repr=False)
+    channels: Mapping[str, int] = field(default_factory=dict, repr=False)
 
     @property
     def label(self) -> str:
@@ -190,10 +192,14 @@ class Findings:
             analyses = {name: table[table["fit"].isin(here)] for name, table in self.analyses.items()}
             leakage, spec = self._leakage_at(chosen), self.study.statistics
             published = {} if self.reference is None else self.reference.by_condition(self.metric, chosen)
-            cells.append(
-                Cell(chosen, scores, tests, spec, self.metric, leakage, controls, analyses, published=published)
-            )
+            cell = Cell(chosen, scores, tests, spec, self.metric, leakage, controls, analyses, published=published)
+            cells.append(replace(cell, channels=self._channels_of(here)))
         return tuple(cells)
+
+    def _channels_of(self, fits: Collection[str]) -> Mapping[str, int]:
+        """Return the number of channels of each sensor; empty if fits differ."""
+        first, *others = self.facts.loc[self.facts["fit"].isin(fits), "modalities"].to_list() or [{}]
+        return first if all(one == first for one in others) else {}
 
     def _leakage_at(self, levels: Mapping[str, str]) -> Leakage | None:
         """Combine the reports over the folds of a cell, or of another cell with the same trials and split."""

@@ -117,7 +117,7 @@ def test_logits_of_hugging_face_are_found():
         torch.testing.assert_close(result.logits[CUTS[0].name], classifier(x).logits.detach())
     headless = adapt(ViTModel(config).eval())
     with pytest.raises(
-        OutputError, match=r"ViTModel returns a BaseModelOutputWithPooling with \.last_hidden_state \[4, 10, 16\]"
+        OutputError, match=r"ViTModel returns a BaseModelOutputWithPooling with \.last_hidden_state \[2, 10, 16\]"
     ):
         sweep(headless, x, CUTS, layout=layout)
     pooled = sweep(headless, x, CUTS, layout=layout, output=lambda o: o.last_hidden_state.mean(1))
@@ -140,9 +140,9 @@ def test_paths_and_ablations_of_our_own_models_take_a_function_too():
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        (None, r"Stranger returns a tuple with \[0\] \[6, 4\], \[1\] \[6, 9, 16\]; .* output=lambda o: o\[0\]$"),
+        (None, r"Stranger returns a tuple with \[0\] \[2, 4\], \[1\] \[2, 9, 16\]; .* output=lambda o: o\[0\]$"),
         (lambda o: o.logits, r"output=\.\.\. raises AttributeError .*Stranger returns a tuple with"),
-        (lambda o: o[1].flatten(0, 1), r"is \[54, 16\] .*expected floats \[6, \.\.\.\], one row per trial"),
+        (lambda o: o[1].flatten(0, 1), r"is \[18, 16\] .*expected floats \[2, \.\.\.\], one row per trial"),
         (lambda o: o[0].argmax(1), r"torch\.int64"),
         (lambda o: o, r"output=\.\.\. returned a tuple with"),
     ],

@@ -89,10 +89,14 @@ def test_labels_that_do_not_fit_are_refused(swept):
             sweep(model, x, [], y=wrong)
     with pytest.raises(ArgumentError, match=r"accuracy\(y\), or sweep\(\.\.\., y=y\)"):
         result.accuracy()
-    other = sweep(model, x, [], y=[0, 1, 2, 3])  # known only after the run
-    with pytest.raises(ArgumentError, match="y runs from 0 to 3; expected 0 to 1"):
-        other.accuracy()
-    assert "no accuracy: y runs from 0 to 3" in str(other)
+    runs = []
+    model.register_forward_pre_hook(lambda *_: runs.append(1))
+    for wrong in ([0, 1, 2, 3], [-1, 0, 1, 0]):
+        with pytest.raises(ArgumentError, match=r"y runs from -?\d to \d; expected 0 to 1"):
+            sweep(model, x, layer_masks({"uni": unimodal()}, n_layers=2), y=wrong)
+    assert len(runs) == 2  # one forward of two trials shows the number of classes
+    with pytest.raises(ArgumentError, match=r"outputs have shape \[2, 2, 1\]"):
+        sweep(model, x, [], y=[0, 1, 1, 0], output=lambda logits: logits[..., None])
 
 
 def test_attributions_layouts_and_series_print_in_a_few_whole_lines():

@@ -26,6 +26,7 @@ from emg_lens.sweeps.engine import sweep
 from emg_lens.sweeps.live_edges import reach
 from emg_lens.sweeps.settings import check_inputs
 from emg_lens.sweeps.target import Target, target_of
+from emg_lens.sweeps.trial_run import try_model
 from emg_lens.validation import short
 
 CONDITIONS_A_SWEEP = 256
@@ -196,6 +197,7 @@ def make_question(
     """Make the question, after a check of the arguments."""
     check_inputs(x, None)
     target = target_of(model, layout)
+    try_model(model, x, target.layout, output)
     shape = (target.layout, target.n_layers, target.n_heads)
     no_cut = torch.zeros(target.n_layers, target.n_heads, len(target.layout), len(target.layout), dtype=torch.bool)
     live = reach(no_cut, target.readout, target.permanent_mask).live_rows[:, None, :, None].expand(no_cut.shape)
