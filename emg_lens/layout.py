@@ -226,9 +226,10 @@ class TokenLayout:
             positions = [p for p, channel in enumerate(channels) if channel == name]
         if not positions:
             known = [*(CLS,) * self.has_cls, *self.modalities]
+            token = next((one for one, group in zip(self.names, self.group, strict=True) if group != CLS), CLS)
             raise UnknownNameError(
                 f"unknown group or token {short(name)}; this layout has the groups {known}, and tokens such as"
-                f" {self.names[-1]!r}"
+                f" {token!r}"
             )
         return positions
 

@@ -112,5 +112,5 @@ def test_a_channel_is_found_in_every_layout_that_has_channels():
 
 @pytest.mark.parametrize("name", ["emg.2", "emg.-1", "cls.-1", "None.-1", "emg.", None, 3])
 def test_an_unknown_token_is_refused_with_an_example_of_a_token(name):
-    with pytest.raises(UnknownNameError, match=r"groups \['cls', 'emg'\], and tokens such as 'emg.1.p1'"):
+    with pytest.raises(UnknownNameError, match=r"groups \['cls', 'emg'\], and tokens such as 'emg.0.p0'"):
         TokenLayout.patches({"emg": 2}, n_patches=2).find(name)
