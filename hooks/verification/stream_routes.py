@@ -204,8 +204,9 @@ def _first_route(before: _Run, after: _Run, kind: str) -> str | None:
     # A module may read all tokens into one vector that joins the tokens later, with a small factor (class attention).
     keys = list(changed)
     for place, key in enumerate(keys):
-        sizes = [len(one.values) for vectors in after.inputs[key] for one in vectors]
-        pools = changed[key] and any(read[key]) and max(sizes) > len(after.outputs[key][0].values)
+        changed_inputs = [vectors for vectors, n in zip(after.inputs[key], read[key], strict=False) if n]
+        sizes = [len(one.values) for vectors in changed_inputs for one in vectors]  # not of the tokens of another stack
+        pools = changed[key] and sizes and max(sizes) > len(after.outputs[key][0].values)
         later = keys[place + 1 :] if pools else []
         if any(_count(before.outputs.get(one, []), after.outputs[one], exact=True) > most for one in later):
             return key[0] or kind

@@ -198,6 +198,8 @@ class Findings:
 
     def _channels_of(self, fits: Collection[str]) -> Mapping[str, int]:
         """Return the number of channels of each sensor; empty if fits differ."""
+        if "modalities" not in self.facts:
+            return {}
         first, *others = self.facts.loc[self.facts["fit"].isin(fits), "modalities"].to_list() or [{}]
         return first if all(one == first for one in others) else {}
 
