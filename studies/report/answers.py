@@ -12,6 +12,7 @@ from emg_lens.studies.report.quality_sentences import quality_warning
 from emg_lens.studies.report.verdict_sentences import (
     drop_in_words,
     harm,
+    is_all_but_one,
     sentence,
     what_was_done,
     why_random_cannot_judge,
@@ -98,7 +99,6 @@ def _answers_of(cell: Cell, verdicts: Sequence[Verdict], explains_removed: bool)
     for question in texts.keys() & {SENSORS, ELECTRODES}:
         ways = {one.row["by"] for one in groups[question]}
         chosen = [one for one in groups[question] if len(ways) == 1 or one.row["by"] == "resample"]
-        chosen.sort(key=lambda one: " and " in one.row["edges"])  # first one sensor removed, then all but one
         texts[question] = [sentence(one, cell) for one in chosen]
         if question == SENSORS and explains_removed and chosen[0].row["by"] == "resample":
             texts[question][0] += REMOVED
@@ -140,8 +140,8 @@ def ablations_by_question(cell: Cell, verdicts: Sequence[Verdict]) -> dict[str, 
     return {question: some for question, some in groups.items() if some}
 
 
-def _importance(one: Verdict) -> tuple[bool, float]:
-    return one.verdict != "shown", -one.drop
+def _importance(one: Verdict) -> tuple[bool, bool, float]:
+    return is_all_but_one(one.row), one.verdict != "shown", -one.drop
 
 
 def _closed(one: Verdict, cell: Cell) -> str:

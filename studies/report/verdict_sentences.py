@@ -130,6 +130,11 @@ def what_was_done(row: Mapping[str, Any], cell: Cell) -> str:
     return f"{edges} {'up to' if mode == 'from_beginning' else 'from'} {layer_name(layer)} cut"
 
 
+def is_all_but_one(row: Mapping[str, Any]) -> bool:
+    """Say whether an ablation removes all sensors but one. It does not answer whether the model needs a sensor."""
+    return row.get("mode") == REMOVAL and " and " in str(row.get("edges"))
+
+
 def edges_in_words(kind: str) -> str:
     """Name an edge type in a sentence: `"cross-modal edges"` for `"cross_modal"`."""
     return EDGES_IN_WORDS.get(kind, f"{kind} edges")

@@ -50,7 +50,7 @@ class Removals(SpecModel):
         for kept in modalities if self.alone and len(modalities) > 2 else ():
             others, by = tuple(one for one in modalities if one != kept), self.by[0]
             tags = {"edges": " and ".join(others), "mode": REMOVAL, "by": by, "kept": kept}
-            conditions.append(Condition(f"{_printed(kept, layout)} alone", Replace(others, by=by), tags))
+            conditions.append(Condition(f"all but {_printed(kept, layout)} removed", Replace(others, by=by), tags))
         return conditions
 
 

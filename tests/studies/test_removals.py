@@ -34,7 +34,7 @@ def removals(modalities, **spec):
     return {one.name: one for one in Removals.model_validate(spec).build(TokenLayout.channels(modalities))}
 
 
-def test_each_of_two_sensors_is_removed_and_the_other_is_then_alone():
+def test_each_of_two_sensors_is_removed_and_the_other_is_then_kept():
     found = removals({"emg": 3, "acc": 2})
     assert list(found) == ["EMG removed", "ACC removed", "EMG set to its mean", "ACC set to its mean"]
     assert found["ACC removed"].interventions == (Replace("acc", by="resample"),)
@@ -44,12 +44,17 @@ def test_each_of_two_sensors_is_removed_and_the_other_is_then_alone():
     assert "kept" not in removals({"emg": 3, "acc": 2}, alone=False)["ACC removed"].tags
 
 
-def test_each_of_three_sensors_is_also_left_alone():
+def test_with_three_sensors_all_but_one_are_also_removed():
     found = removals({"emg": 3, "acc": 2, "gyro": 1}, by=["mean"])
     assert list(found)[:3] == ["EMG set to its mean", "ACC set to its mean", "GYRO set to its mean"]
-    assert list(found)[3:] == ["EMG alone", "ACC alone", "GYRO alone"]
-    assert found["ACC alone"].interventions == (Replace(("emg", "gyro"), by="mean"),)
-    assert found["ACC alone"].tags == {"mode": "removal", "edges": "emg and gyro", "by": "mean", "kept": "acc"}
+    assert list(found)[3:] == ["all but EMG removed", "all but ACC removed", "all but GYRO removed"]
+    assert found["all but ACC removed"].interventions == (Replace(("emg", "gyro"), by="mean"),)
+    assert found["all but ACC removed"].tags == {
+        "mode": "removal",
+        "edges": "emg and gyro",
+        "by": "mean",
+        "kept": "acc",
+    }
     assert len(removals({"emg": 3, "acc": 2, "gyro": 1}, alone=False)) == 6
 
 

@@ -14,6 +14,7 @@ from test_controls import made_up
 
 from emg_lens.studies.report.answers import EDGES, FUSION, OTHERS, PLACES, SENSORS, SUMMARY, answers_to_questions
 from emg_lens.studies.report.verdict_sentences import sentence, verdict_table
+from emg_lens.studies.report.views.answers import ANSWERS
 from emg_lens.studies.report.views.ranking import figure_heads, layout_ranking
 from emg_lens.studies.results.findings import Cell, Findings
 from emg_lens.studies.results.verdicts import family_wise_p, shared_controls_p, verdicts_of
@@ -364,13 +365,18 @@ def test_removed_sensors_are_answered_with_the_signals_of_another_trial_if_the_s
 
 def test_one_sensor_removed_comes_before_all_but_one_removed():
     scores = tidy(
-        baseline=[0.9, 0.8, 0.9, 0.85, 0.8], **{"ACC alone": [0.1] * 4 + [0.2], "EMG removed": [0.5] * 4 + [0.6]}
+        baseline=[0.9, 0.8, 0.9, 0.85, 0.8],
+        **{"all but ACC removed": [0.1] * 4 + [0.2], "EMG removed": [0.5] * 4 + [0.6]},
     )
-    of = {"baseline": "", "ACC alone": "emg and gyro", "EMG removed": "emg"}
+    of = {"baseline": "", "all but ACC removed": "emg and gyro", "EMG removed": "emg"}
     scores = scores.assign(mode="removal", edges=scores["condition"].map(of), by="resample")
     scores.loc[scores["condition"] == "baseline", ["mode", "by"]] = ""
-    texts = answers_to_questions(findings_with(cell_of(scores, tags=("edges", "mode", "by"))))[SENSORS]
-    assert [text.partition(",")[0] for text in texts] == ["With EMG removed", "With ACC alone"]
+    findings = findings_with(cell_of(scores, tags=("edges", "mode", "by")))
+    texts = answers_to_questions(findings)[SENSORS]
+    assert [text.partition(",")[0] for text in texts] == ["With EMG removed", "With all but ACC removed"]
+    assert list(ANSWERS.tables(findings)["Verdicts"]["Ablation"]) == ["EMG removed", "all but ACC removed"]
+    labels = [label.get_text() for label in ANSWERS.figures(findings)["answers"].axes[0].get_yticklabels()]
+    assert labels[1:] == ["EMG removed", "all but ACC removed"]
 
 
 @pytest.mark.parametrize(("removed", "says_so"), [("acc", True), ("emg channels 1-2", False)])

@@ -16,7 +16,7 @@ from emg_lens.plotting.panels import new_figure, place_legend, plain_text, wrapp
 from emg_lens.plotting.style import DARK, DOTTED
 from emg_lens.studies.report.ablation_colours import EXPECTED, RANDOM_CONTROL, UNMASKED, ablation_colour
 from emg_lens.studies.report.answers import ELECTRODES, OTHERS, PLACES, SENSORS, ablations_by_question
-from emg_lens.studies.report.verdict_sentences import harm, what_was_done, with_interval_of
+from emg_lens.studies.report.verdict_sentences import harm, is_all_but_one, what_was_done, with_interval_of
 from emg_lens.studies.report.view import View, in_each_cell
 from emg_lens.studies.report.wording import UNIT_WORDS, metric_name, metric_words, p_value, value
 from emg_lens.studies.results.findings import Cell, Findings
@@ -44,7 +44,7 @@ CIRCLES: dict[str, Any] = {"marker": "o", "ms": 3, "mfc": "none", "mec": RANDOM_
 
 
 def layout_verdicts(cell: Cell, verdicts: Sequence[Verdict]) -> pd.DataFrame | None:
-    """Lay out one row per distinct ablation, the largest drop first."""
+    """Lay out one row per distinct ablation, the largest drop first; removals of all sensors but one come last."""
     if not verdicts:
         return None
     unit = UNIT_WORDS.get(verdicts[0].row["unit"], "")
@@ -61,7 +61,7 @@ def layout_verdicts(cell: Cell, verdicts: Sequence[Verdict]) -> pd.DataFrame | N
             one.verdict,
             OBJECTIONS.get(one.reason, ""),
         ]
-        for one in sorted(verdicts, key=lambda one: -one.drop)
+        for one in sorted(verdicts, key=lambda one: (is_all_but_one(one.row), -one.drop))
     ]
     columns = ["Ablation", word, "Subjects worse", "Random controls that hurt less", "p", "Verdict", "Why"]
     table = pd.DataFrame(rows, columns=columns)
