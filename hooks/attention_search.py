@@ -19,7 +19,7 @@ from emg_lens.hooks.data_flow import DataFlow, Sources, stream_and_others
 from emg_lens.hooks.evaluation import evaluating
 from emg_lens.hooks.fused_attention import allowed
 from emg_lens.hooks.hook_points import only_while_probing, probing
-from emg_lens.hooks.model_inputs import Inputs, call
+from emg_lens.hooks.model_inputs import Inputs, call, first_call
 from emg_lens.hooks.threads import LOCK
 
 SIZES = (2, 3)
@@ -67,7 +67,7 @@ def _record(model: nn.Module, inputs: Inputs) -> tuple[list[AttentionRecorder], 
 def _recorded(model: nn.Module, inputs: Inputs) -> AttentionRecorder:
     recorder = AttentionRecorder(model)
     with recorder.watching():
-        call(model, inputs)
+        first_call(model, inputs)
     return recorder
 
 

@@ -1,16 +1,23 @@
 """Inputs of models: calling a model, and small random inputs to probe it."""
 
+import inspect
 from collections.abc import Mapping
+from traceback import walk_tb
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from emg_lens.errors import EmgLensError
 from emg_lens.hooks.hook_points import check_unmapped, class_name
-from emg_lens.validation import ArgumentError
+from emg_lens.validation import ArgumentError, short
 
 Inputs = Tensor | tuple | Mapping[str, Any]
 """The input of a model: one tensor, a tuple of positional arguments, or a mapping of keyword arguments."""
+
+
+FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What models raise for an input that does not fit them."""
 
 
 def call(model: nn.Module, inputs: Inputs) -> Any:
@@ -27,6 +34,68 @@ def call(model: nn.Module, inputs: Inputs) -> Any:
         raise
 
 
+def first_call(model: nn.Module, inputs: Inputs) -> Any:
+    """Run `model` on an input that a user gave; if it fails, say on what, where, why, and what to do."""
+    try:
+        return call(model, inputs)
+    except (EmgLensError, torch.OutOfMemoryError):
+        raise
+    except FAILURES as error:
+        given = [f"{name} {list(one.shape)}" if isinstance(one, Tensor) else name for name, one in _named(inputs)]
+        reason = reason_of_failure(model, inputs, error)
+        raise ArgumentError(f"{class_name(model)} fails on {', '.join(given)}: {reason}") from error
+
+
+def reason_of_failure(model: nn.Module, inputs: Inputs, error: Exception) -> str:
+    """Say why a model fails on an input, in which of its parts, and what to do.
+
+    Example:
+        >>> import torch
+        >>> from emg_lens.hooks.model_inputs import reason_of_failure
+        >>> reason_of_failure(torch.nn.Linear(3, 2), torch.zeros(2, 4), RuntimeError("sizes 4 and 3 differ"))
+        'RuntimeError: sizes 4 and 3 differ; check that the input has the size that the model was built for'
+    """
+    if difference := unlike_parameters(model, inputs):
+        return difference
+    original = getattr(model, "original_model", model)
+    text = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+    reason = f"{text}{_failed_part(original, error)}"
+    try:
+        signature = inspect.signature(original.forward)
+    except (TypeError, ValueError):  # compiled code has none
+        return reason
+    args = () if isinstance(inputs, Mapping) else inputs if isinstance(inputs, tuple) else (inputs,)
+    try:
+        given = signature.bind_partial(*args, **(inputs if isinstance(inputs, Mapping) else {})).arguments
+    except TypeError:
+        return f"{reason}; expected the arguments ({', '.join(signature.parameters)})"
+    named = [one for one in signature.parameters.values() if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    missing = [one.name for one in named if one.default is one.empty and one.name not in given]
+    optional = [one.name for one in named if one.name not in given and one.name in str(error)]
+    wrap = "wrap the model in a class that gives {} (docs/own-model.md)"
+    if missing:
+        return f"{reason}; {wrap.format(' and '.join(missing))}"
+    advice = f"; if it needs {' or '.join(optional)}, {wrap.format('it')}" if optional else ""
+    return f"{reason}; check that the input has the size that the model was built for{advice}"
+
+
+def _failed_part(model: nn.Module, error: Exception) -> str:
+    """Return the innermost module that raised an error, for a message; nothing for the model itself."""
+    names, place = {id(part): name for name, part in model.named_modules() if name}, ""
+    for frame, _ in walk_tb(error.__traceback__):
+        part = frame.f_locals.get("self")
+        if id(part) in names:
+            place = f" (in {names[id(part)]}, {short(part)})"
+    return place
+
+
+def _named(inputs: Inputs) -> list[tuple[str, Any]]:
+    """Return the arguments in an input, with names for messages."""
+    if isinstance(inputs, Mapping):
+        return list(inputs.items())
+    return [(f"inputs[{i}]", one) for i, one in enumerate(inputs)] if isinstance(inputs, tuple) else [("x", inputs)]
+
+
 def unlike_parameters(model: nn.Module, inputs: Inputs) -> str:
     """Say how the type or the device of an input differs from the parameters of a model, and what to do.
 
@@ -39,10 +108,7 @@ def unlike_parameters(model: nn.Module, inputs: Inputs) -> str:
         'x is torch.float64, the parameters are torch.float32; pass x.to(torch.float32)'
     """
     parameter = next((one for one in model.parameters() if one.is_floating_point()), None)
-    named: Any = inputs.items() if isinstance(inputs, Mapping) else [("x", inputs)]
-    if isinstance(inputs, tuple):
-        named = [(f"inputs[{i}]", one) for i, one in enumerate(inputs)]
-    tensors = {name: one for name, one in named if isinstance(one, Tensor)}
+    tensors = {name: one for name, one in _named(inputs) if isinstance(one, Tensor)}
     reads_words = any(isinstance(part, nn.Embedding) for part in model.modules())
     whole_numbers = reads_words or any(one.is_floating_point() for one in tensors.values())
     if parameter is None:

@@ -26,7 +26,7 @@ from emg_lens.hooks.hook_points import (
     resolve_layout,
     unknown_point,
 )
-from emg_lens.hooks.model_inputs import Inputs, call, example_inputs
+from emg_lens.hooks.model_inputs import Inputs, call, example_inputs, first_call
 from emg_lens.hooks.replacement_options import FROM_REFERENCE, By, Seed
 from emg_lens.hooks.verification.module_replay import output_of
 from emg_lens.layout import CLS, NO_INDEX, Stage, TokenLayout
@@ -262,7 +262,7 @@ def activations(model: nn.Module, names: Iterable[str], inputs: Inputs) -> dict[
         for name in names:
             point = hook_point(model, name, of_edges=True)
             stack.enter_context(attached_hook(point, lambda x, hook, name=name: values.update({name: x.clone()})))  # noqa: ARG005
-        call(model, inputs)
+        first_call(model, inputs)
     silent = [name for name in names if name not in values]
     if silent:
         raise DeadHookError(f"{silent[0]} does not fire on {type(model).__name__}, so its values cannot be read")
@@ -300,7 +300,7 @@ def check_live(model: nn.Module, name: str, inputs: Inputs) -> None:
         return x + noise * (1 + x.abs().max())
 
     with plain_evaluation(model):
-        before = output_of(call(model, inputs))
+        before = output_of(first_call(model, inputs))
         with attached_hook(point, disturb):
             after = output_of(call(model, inputs))
     assert before is not None and after is not None

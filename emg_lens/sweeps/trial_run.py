@@ -9,7 +9,7 @@ from emg_lens.errors import EmgLensError
 from emg_lens.hooks import EdgeError
 from emg_lens.hooks.evaluation import evaluating
 from emg_lens.hooks.hook_points import PATTERN, attention_paths, class_name, recording
-from emg_lens.hooks.model_inputs import unlike_parameters
+from emg_lens.hooks.model_inputs import reason_of_failure
 from emg_lens.layout import TokenLayout
 from emg_lens.lens.model_outputs import OutputError, OutputFunction, output_tensor
 from emg_lens.models.encoder import HookedBiosignalEncoder
@@ -78,5 +78,5 @@ def try_model(
 
 def failure(model: nn.Module, x: Tensor, error: Exception) -> SweepInputError:
     """Return one line about a model that fails without any intervention."""
-    reason = unlike_parameters(model, x) or " ".join(f"{type(error).__name__}: {error}".split())
+    reason = reason_of_failure(model, x, error)
     return SweepInputError(f"{class_name(model)} fails on x {list(x.shape)}, without any intervention: {reason}")
