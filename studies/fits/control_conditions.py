@@ -23,7 +23,7 @@ from emg_lens.studies.spec.condition_spec import (
     Controls,
     head_family,
 )
-from emg_lens.studies.spec.removal_spec import REMOVAL, input_channels
+from emg_lens.studies.spec.removal_spec import REMOVAL, are_most_channels, input_channels
 from emg_lens.sweeps.conditions import Condition
 from emg_lens.sweeps.engine import audit
 from emg_lens.sweeps.live_edges import reach
@@ -114,7 +114,10 @@ def _controlled(model: HookedRootModule, cuts: Sequence[Condition]) -> dict[str,
 
 
 def _random_removals(controls: Controls, layout: TokenLayout, conditions: Sequence[Condition]) -> list[Condition]:
-    """Make removals of as many random channels for each removal that uses the signals of another trial."""
+    """Make removals of as many random channels for each removal that uses the signals of another trial.
+
+    A removal of more than half of the channels has none: they would take most of the same channels.
+    """
     channels, made = input_channels(layout), []
     for one in conditions:
         if one.tags.get("mode") != REMOVAL or one.tags["by"] != "resample":
@@ -123,6 +126,8 @@ def _random_removals(controls: Controls, layout: TokenLayout, conditions: Sequen
         assert isinstance(removal, Replace)
         samples = input_mask(layout, removal.tokens, (len(channels), 1))[:, 0]
         removed = tuple(channel for channel, gone in zip(channels, samples.tolist(), strict=True) if gone)
+        if are_most_channels(len(removed), len(channels)):
+            continue
         others: dict[tuple[str, ...], None] = {}
         wanted, numbers = min(controls.random_edges, comb(len(channels), len(removed)) - 1), itertools.count()
         while len(others) < wanted:

@@ -15,7 +15,7 @@ from emg_lens.studies.report.verdict_sentences import (
     is_all_but_one,
     sentence,
     what_was_done,
-    why_random_cannot_judge,
+    why_no_control,
 )
 from emg_lens.studies.report.view import VIEWS
 from emg_lens.studies.report.wording import (
@@ -87,10 +87,10 @@ def _summary(cell: Cell, verdicts: Sequence[Verdict]) -> Iterator[str]:
             quality_warning(cell) is not None
         )
         yield f"{text}{named}.{poor}"
-    for one in judged:
-        if why := why_random_cannot_judge(one, cell):
+    for one in sorted(verdicts, key=_importance):
+        if one.reason == "most channels" and not is_all_but_one(one.row):
             drop = f"{harm(cell)} {drop_in_words(one, cell).partition(' (')[0]}"
-            yield f"The random controls cannot judge {what_was_done(one.row, cell)} ({drop}): {why}."
+            yield f"No random control can judge {what_was_done(one.row, cell)} ({drop}): {why_no_control(one, cell)}."
 
 
 def _answers_of(cell: Cell, verdicts: Sequence[Verdict], explains_removed: bool) -> dict[str, list[str]]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from emg_lens.data.pre_onset import ALL
-from emg_lens.studies.report.verdict_sentences import drop_in_words, harm
+from emg_lens.studies.report.verdict_sentences import NO_CONTROL, drop_in_words, harm
 from emg_lens.studies.report.wording import (
     NOT_SIGNIFICANT,
     cut_names,
@@ -28,8 +28,11 @@ REASONS = {
     "random": "the {harm} is not clearly larger than with random controls",
     "superset": "cutting more (a superset ablation) hurts less, so lost information does not explain all of the {harm}",
     "superset on average": "cutting more (a superset ablation) hurts less on average, but not clearly",
-    "few random": "too few random controls exist, so it is open whether the {harm} is specific",
-    "": "no random control was run, so it is open whether the {harm} is specific",
+    "most channels": "it takes more than half of the channels, so no random removal can judge whether the {harm} is"
+    " specific",
+    "few random": "too few other sets of this size exist, so it is open whether the {harm} is specific",
+    "not requested": "the study asks for too few random controls, so it is open whether the {harm} is specific",
+    **{reason: f"{why}, so it is open whether the {{harm}} is specific" for reason, why in NO_CONTROL.items()},
     "subjects": f"no interval, which needs {FEWEST} subjects",
     "alike": "no interval, because all subjects changed by the same amount",
 }

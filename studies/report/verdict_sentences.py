@@ -33,6 +33,13 @@ EDGES_IN_WORDS = {
     "other times": "edges between times",
     "same time": "edges within a time",
 }
+NO_CONTROL = {
+    "mean": "only removals by the signals of another trial have random controls",
+    "several layers": "only cuts of one layer and of every layer have random controls",
+    "single": "only conditions that cut edges, and nothing else, have random controls, if other sets of as many edges"
+    " exist",
+}
+"""Why there is no random control, by `Verdict.reason`."""
 COLUMNS = ("condition", "verdict", "drop", "low", "high", "unit", "p", "p_random", "controls", "sentence")
 
 
@@ -71,16 +78,10 @@ def sentence(one: Verdict, cell: Cell) -> str:
         of = f"All {n}" if one.n_worse == n else f"{one.n_worse} of {n}"
         return f"{effect}. {of} subjects get worse, and {comparison} ({among})."
     if one.verdict == "no control":
-        n_random, needed = len(one.cut.random), enough_random(cell.statistics.alpha)
-        which = (
-            f"{n_random} of the {needed} necessary random controls exist" if n_random else "there is no random control"
-        )
-        return f"{effect}. Whether this {harm(cell)} is specific is open: {which}."
-    if _random_hurt_as_much(one):
-        also, most_channels = "", why_random_cannot_judge(one, cell)
-        if most_channels:
-            also = f" {most_channels}: they cannot show which sensor matters."
-        elif one.row.get("mode") == REMOVAL and " channel" not in one.row["edges"]:
+        return f"{effect}. Whether this {harm(cell)} is specific is open: {why_no_control(one, cell)}."
+    if one.reason == "random" and one.cut.n_random_hurt_less < len(one.cut.random):
+        also = ""
+        if one.row.get("mode") == REMOVAL and " channel" not in one.row["edges"]:
             also = (
                 " Most of these random removals also remove channels of other sensors, so they cannot show which sensor"
                 " matters."
@@ -103,17 +104,21 @@ def sentence(one: Verdict, cell: Cell) -> str:
     )
 
 
-def why_random_cannot_judge(one: Verdict, cell: Cell) -> str:
-    """Say why random removals that hurt as much cannot judge the removal of a sensor; empty if it has few channels."""
-    n, of = cell.channels.get(str(one.row.get("edges")), 0), sum(cell.channels.values())
-    if one.row.get("mode") != REMOVAL or 2 * n <= of or not _random_hurt_as_much(one):
-        return ""
-    sensor = one.cut.condition.removesuffix(" removed")
-    return f"{sensor} has {n} of {of} channels, so most random removals take its channels too"
-
-
-def _random_hurt_as_much(one: Verdict) -> bool:
-    return one.reason == "random" and one.cut.n_random_hurt_less < len(one.cut.random)
+def why_no_control(one: Verdict, cell: Cell) -> str:
+    """Say why an ablation has no random control, or too few."""
+    needed, n = enough_random(cell.statistics.alpha), len(one.cut.random)
+    if one.reason == "most channels":
+        removed = sum(cell.channels[name] for name in one.row["edges"].split(" and "))
+        return (
+            f"it takes {removed} of {sum(cell.channels.values())} channels, and random removals of as many take most of"
+            " the same channels"
+        )
+    if one.reason == "not requested":
+        return f"the study asks for fewer than {needed} random controls (conditions.controls.random_edges)"
+    if one.reason == "few random":
+        others = count(n, "other set") + (" of this size exists" if n == 1 else " of this size exist")
+        return f"{'only ' * bool(n)}{others if n else 'no other set of this size exists'}, and {needed} are needed"
+    return NO_CONTROL[one.reason]
 
 
 def what_was_done(row: Mapping[str, Any], cell: Cell) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from emg_lens.studies.results.findings import Cell
 from emg_lens.studies.spec.condition_spec import CLS_PATH_CLOSED, HEAD, RANDOM, head_family
+from emg_lens.studies.spec.removal_spec import REMOVAL, are_most_channels
 from emg_lens.studies.spec.study_spec import SUPERSETS
 from emg_lens.studies.statistics.comparison import by_subject
 from emg_lens.studies.statistics.intervals import FEWEST, mean_interval
@@ -85,6 +86,7 @@ def controlled_cuts(cell: Cell) -> list[Controlled]:
     for row, alike in classes:
         name, cut = row["condition"], values[row["condition"]]
         own = [one for same in alike for one in controls.get((RANDOM, same["condition"]), ())]
+        own = [] if removes_most_channels(cell, row) else own  # runs of earlier versions have such controls
         random = own or (controls.get((RANDOM, head_family(row)), []) if row.get("mode") == HEAD else [])
         supersets = list(dict.fromkeys(name_of.get(one, one) for one in _supersets(cell, name) if one in values))
         level = 1 - (1 - cell.statistics.confidence) / max(len(supersets), 1)
@@ -141,6 +143,12 @@ def _supersets(cell: Cell, name: str) -> list[str]:
     """Return the names of the conditions that cut all edges of this one and more."""
     pairs = cell.analysis(SUPERSETS)
     return pairs.loc[pairs["condition"] == name, "superset"].unique().tolist() if len(pairs) else []
+
+
+def removes_most_channels(cell: Cell, row: Mapping[str, Any]) -> bool:
+    """Say whether a condition removes more than half of the channels from the input."""
+    n_removed = sum(cell.channels.get(name, 0) for name in str(row.get("edges")).split(" and "))
+    return row.get("mode") == REMOVAL and are_most_channels(n_removed, sum(cell.channels.values()))
 
 
 def cuts_every_layer(cell: Cell, row: Mapping[str, Any]) -> bool:

@@ -219,10 +219,19 @@ class Findings:
                 alike[fit["fold"]] = report
         return Leakage.over((own or alike).values()) if own or alike else None
 
+    def n_random_controls(self, cell: Cell) -> int:
+        """Number of random controls of each ablation that the study asks for in this cell."""
+        controls = self._study_at(cell.levels).conditions.controls
+        return 0 if controls is None else controls.random_edges
+
     def _divided(self, levels: Mapping[str, str]) -> str:
         """Return `StudySpec.division` at these levels."""
+        return self._study_at(levels).division
+
+    def _study_at(self, levels: Mapping[str, str]) -> StudySpec:
+        """Return the study at these levels, and at the first level of every other factor."""
         rest = {name: next(iter(of)) for name, of in self.study.factors.items() if name not in levels}
-        return self.study.at({**levels, **rest}).division
+        return self.study.at({**levels, **rest})
 
 
 def quality_columns(scores: pd.DataFrame) -> list[str]:

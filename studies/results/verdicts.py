@@ -14,8 +14,14 @@ import pandas as pd
 import scipy
 from jaxtyping import Bool, Float
 
-from emg_lens.studies.results.control_effects import Controlled, controlled_cuts
+from emg_lens.studies.results.control_effects import (
+    Controlled,
+    controlled_cuts,
+    cuts_every_layer,
+    removes_most_channels,
+)
 from emg_lens.studies.results.findings import Cell, Findings
+from emg_lens.studies.spec.removal_spec import REMOVAL
 from emg_lens.studies.statistics.corrections import adjust
 from emg_lens.studies.statistics.intervals import FEWEST
 from emg_lens.sweeps.conditions import BASELINE
@@ -28,7 +34,8 @@ DECIMALS = 9
 """Standardized effects that agree to so many decimals are equal."""
 
 Word = Literal["shown", "not shown", "no control", "no interval"]
-Reason = Literal["subjects", "alike", "zero", "random", "few random", "superset", "superset on average", ""]
+NoControl = Literal["not requested", "most channels", "mean", "several layers", "single", "few random"]
+Reason = Literal["subjects", "alike", "zero", "random", "superset", "superset on average", "", NoControl]
 
 
 @dataclass(frozen=True)
@@ -43,8 +50,10 @@ class Verdict:
             fewer than five subjects, or all changed alike. `"no control"`: fewer than 19 random controls (more for an
             α below .05). Else `"not shown"`.
         reason: Why the effect is not shown: too few `"subjects"`, all subjects `"alike"`, an interval that includes
-            `"zero"`, controls that hurt as much (`"random"`), `"few random"` controls, or a `"superset"` ablation that
-            hurts less (clearly, or `"superset on average"`). Empty if it is shown or has no control.
+            `"zero"`, controls that hurt as much (`"random"`), or a `"superset"` ablation that hurts less (clearly, or
+            `"superset on average"`). Or why there is no control: the study did not ask for enough (`"not requested"`),
+            `"most channels"` are removed, a removal by the `"mean"`, a cut of `"several layers"`, a `"single"`
+            condition, or too few other sets of this size (`"few random"`). Empty if the effect is shown.
         p_random: Family-wise p of the comparison with the random controls; NaN without enough controls, or if the
             interval of the drop does not exclude zero.
         is_screened: Whether the ablation has enough random controls, and so belongs to that family.
@@ -95,6 +104,7 @@ def verdicts_of(findings: Findings) -> list[tuple[Cell, list[Verdict]]]:
     """
     cuts = [(cell, controlled_cuts(cell)) for cell in findings.cells]
     enough = enough_random(findings.study.statistics.alpha)
+    are_requested = {id(cell): findings.n_random_controls(cell) >= enough for cell in findings.cells}
     screened = [(cell, cut) for cell, of_cell in cuts for cut in of_cell if len(cut.random) >= enough]
     of_family: dict[int, tuple[float, int]] = {}
     for shares, family_p in ((False, family_wise_p), (True, shared_controls_p)):
@@ -105,7 +115,7 @@ def verdicts_of(findings: Findings) -> list[tuple[Cell, list[Verdict]]]:
         of_family |= {id(cut): (p_random, len(family)) for (_, cut), p_random in p}
     judged = []
     for cell, of_cell in cuts:
-        judged.append((cell, [_verdict(cell, cut, of_family) for cut in of_cell]))
+        judged.append((cell, [_verdict(cell, cut, of_family, are_requested[id(cell)]) for cut in of_cell]))
     return judged
 
 
@@ -174,12 +184,14 @@ def enough_random(alpha: float) -> int:
     return max(ENOUGH_RANDOM, math.ceil(1 / alpha - 1e-9) - 1)
 
 
-def _verdict(cell: Cell, cut: Controlled, of_family: Mapping[int, tuple[float, int]]) -> Verdict:
+def _verdict(cell: Cell, cut: Controlled, of_family: Mapping[int, tuple[float, int]], are_requested: bool) -> Verdict:
     row, is_screened = cell.rows[cut.condition], id(cut) in of_family
     p_random, n_screened = of_family.get(id(cut), (np.nan, 0))
     scale = (100 if cell.is_fraction else 1) * (-1 if cell.lower_is_better else 1)
     changes = np.round(scale * (cell.values[cut.condition] - cell.values[BASELINE]), DECIMALS)
     word, reason = _judged(cell, cut, row, is_screened, p_random)
+    if word == "no control":
+        reason = _why_no_control(cell, row, are_requested)
     return Verdict(cut, row, word, reason, p_random, is_screened, n_screened, tuple(changes))
 
 
@@ -191,7 +203,7 @@ def _judged(
     if not _is_clear(cell, cut.condition):
         return "not shown", "zero"
     if not is_screened:
-        return "no control", "few random" if cut.random else ""
+        return "no control", ""
     if p_random > cell.statistics.alpha:
         return "not shown", "random"
     if cut.superset:
@@ -200,6 +212,20 @@ def _judged(
     if cut.hurts_more_than_a_superset and saved >= MARGIN * drop:
         return "not shown", "superset on average"
     return "shown", ""
+
+
+def _why_no_control(cell: Cell, row: Mapping[str, Any], are_requested: bool) -> NoControl:
+    """Say why an ablation has too few random controls."""
+    mode = row.get("mode") or ""
+    if mode == REMOVAL and row.get("by") == "mean":
+        return "mean"
+    if removes_most_channels(cell, row):
+        return "most channels"
+    if mode in ("from_beginning", "from_end") and not cuts_every_layer(cell, row):
+        return "several layers"
+    if not are_requested:
+        return "not requested"
+    return "few random" if mode else "single"
 
 
 def _is_clear(cell: Cell, condition: str) -> bool:

@@ -54,6 +54,11 @@ class Removals(SpecModel):
         return conditions
 
 
+def are_most_channels(n_removed: int, n_channels: int) -> bool:
+    """Say whether random removals of as many channels would take most of the removed ones, and so cannot judge them."""
+    return 2 * n_removed > n_channels
+
+
 def input_channels(layout: TokenLayout) -> list[str]:
     """Return the names of all channels of the input: `emg.0`, `emg.1`, ..."""
     return [f"{name}.{channel}" for name in layout.modalities for channel in range(layout.n_channels(name))]

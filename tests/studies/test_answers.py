@@ -9,6 +9,7 @@ from synthetic import cell_of, findings_of, tidy
 from test_verdicts import findings_with
 
 from emg_lens.studies.report.answers import SENSORS, SUMMARY, answers_to_questions
+from emg_lens.studies.report.views.answers import ANSWERS
 from emg_lens.studies.results.findings import Cell
 
 
@@ -35,20 +36,33 @@ def test_the_summary_names_the_largest_drop_first():
     assert summary[0].endswith("clear and specific effect: ACC removed, GYRO removed, EMG removed.")
 
 
-@pytest.mark.parametrize(("n_emg", "random"), [(16, 0.5), (3, 0.5), (16, 0.05)], ids=["most", "half", "hurts more"])
-def test_random_removals_that_hurt_as_much_cannot_judge_a_sensor_with_most_channels(n_emg, random):
-    cell = removals_of({"EMG": 0.4}, random, emg=n_emg, acc=3)
-    answers, why = answers_to_questions(findings_with(cell)), "EMG has 16 of 19 channels, so most random removals take"
-    if (n_emg, random) == (16, 0.5):
-        assert answers[SUMMARY] == [
-            "0 of 1 ablation with random controls have a clear and specific effect.",
-            f"The random controls cannot judge EMG removed (drop 40.0 pp): {why} its channels too.",
-        ]
-        assert f"{why} its channels too: they cannot show which sensor matters." in answers[SENSORS][0]
-        assert "Most of these" not in answers[SENSORS][0]
-    else:
-        assert len(answers[SUMMARY]) == 1 and "take its channels" not in answers[SENSORS][0]
-        assert ("Most of these random removals" in answers[SENSORS][0]) == (n_emg == 3)
+@pytest.mark.parametrize("random", [0.5, 0.05])
+def test_random_removals_do_not_judge_a_sensor_with_most_channels(random):
+    cell = removals_of({"EMG": 0.4, "ACC": 0.2}, random, emg=16, acc=3)
+    answers, why = (
+        answers_to_questions(findings_with(cell)),
+        "it takes 16 of 19 channels, and random removals of as many",
+    )
+    assert answers[SUMMARY][0].startswith(f"{int(random < 0.2)} of 1 ablation with random controls")
+    assert answers[SUMMARY][1] == (
+        f"No random control can judge EMG removed (drop 40.0 pp): {why} take most of the same channels."
+    )
+    (of_emg,) = [text for text in answers[SENSORS] if text.startswith("With EMG removed")]
+    assert f"Whether this drop is specific is open: {why}" in of_emg
+    row = ANSWERS.tables(findings_with(cell))["Verdicts"].set_index("Ablation").loc["EMG removed"]
+    assert (row["Verdict"], row["Random controls that hurt less"], row["p"]) == ("no control", "–", "–")
+
+
+def test_half_of_the_channels_have_random_removals():
+    cell = removals_of({"EMG": 0.4}, 0.5, emg=3, acc=3)
+    answers = answers_to_questions(findings_with(cell))
+    assert len(answers[SUMMARY]) == 1 and "Most of these random removals" in answers[SENSORS][0]
+
+
+def test_all_but_one_sensor_with_most_channels_has_no_control():
+    cell = removals_of({"EMG and GYRO": 0.4}, emg=8, acc=3, gyro=3)
+    (text,) = answers_to_questions(findings_with(cell))[SENSORS]
+    assert "open: it takes 11 of 14 channels" in text
 
 
 @pytest.mark.parametrize(("second", "channels"), [(2, {"emg": 2, "acc": 1}), (3, {})], ids=["equal fits", "other fits"])

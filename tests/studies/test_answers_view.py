@@ -81,8 +81,8 @@ def test_of_many_heads_the_figure_shows_the_largest_drops():
 
 
 def test_several_cells_are_panels_of_one_scale():
-    cells = [judged(replace(without_superset(random=CLEAR), levels={"d": str(k)})) for k in range(MOST_CELLS + 2)]
-    figure = figure_answers(cells)
+    cell, verdicts = judged(without_superset(random=CLEAR))
+    figure = figure_answers([(replace(cell, levels={"d": str(k)}), verdicts) for k in range(MOST_CELLS + 2)])
     assert len(figure.axes) == MOST_CELLS and len({axes.get_xlim() for axes in figure.axes}) == 1
     assert [axes.get_title("right").split("\n")[0] for axes in figure.axes] == [f"d: {k}" for k in range(MOST_CELLS)]
 

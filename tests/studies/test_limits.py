@@ -25,9 +25,9 @@ def test_effects_are_listed_by_the_reason_why_they_are_not_shown():
         "Cutting more (a superset ablation) hurts less, so lost information does not explain all of the drop: cross,"
         " every layer 35.0 pp"
     )
-    (text,) = [text for text in not_shown_of(made_up(random=())) if "both" in text]
+    (text,) = [text for text in not_shown_of(made_up(random=())) if "cross, every layer 35.0 pp" in text]
     assert text.startswith(
-        "No random control was run, so it is open whether the drop is specific: cross, every layer 35.0 pp"
+        "Too few other sets of this size exist, so it is open whether the drop is specific: cross, every layer 35.0 pp"
     )
 
 

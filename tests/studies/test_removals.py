@@ -124,8 +124,14 @@ def channel_sets(model, conditions):
 
 @pytest.mark.parametrize(
     ("modalities", "numbers"),
-    [({"emg": 6, "acc": 3}, [20, 20]), ({"emg": 3, "acc": 1}, [3, 3]), ({"emg": 4}, [3] * 4), ({"emg": 12}, [20] * 4)],
-    ids=["many sets", "few sets", "single channels", "groups of channels"],
+    [
+        ({"emg": 6, "acc": 6}, [20, 20]),
+        ({"emg": 6, "acc": 3}, [0, 20]),
+        ({"emg": 2, "acc": 2, "gyro": 1}, [9, 9, 4, 0, 0, 0]),
+        ({"emg": 4}, [3] * 4),
+        ({"emg": 12}, [20] * 4),
+    ],
+    ids=["many sets", "most channels", "all but one sensor", "single channels", "groups of channels"],
 )
 def test_a_removal_has_removals_of_as_many_random_channels(modalities, numbers):
     model, spec = build_model("multimodal-mlp", modalities=modalities, **SIZES), ConditionsSpec()
@@ -136,12 +142,12 @@ def test_a_removal_has_removals_of_as_many_random_channels(modalities, numbers):
     for one, n in zip(resampled, numbers, strict=True):
         drawn = [control for control in made if control.tags["of"] == one.name]
         assert [control.tags["random_cut"] for control in drawn] == [*range(1, n + 1)]
-        assert {control.tags["control"] for control in drawn} == {"random"}
-        assert {control.interventions[0].by for control in drawn} == {"resample"}
+        assert {control.tags["control"] for control in drawn} <= {"random"}
+        assert {control.interventions[0].by for control in drawn} <= {"resample"}
         sets = [channels[control.name] for control in drawn]
         assert len(set(sets)) == n and channels[one.name] not in sets
-        assert {sum(chosen) for chosen in sets} == {sum(channels[one.name])}
-    assert {control.tags["of"] for control in made} == {one.name for one in resampled}
+        assert {sum(chosen) for chosen in sets} <= {sum(channels[one.name])}
+    assert {control.tags["of"] for control in made} <= {one.name for one in resampled}
     assert made == controls_of(spec, model, conditions), "the seed decides"
     assert not controls_of(spec.model_copy(update={"controls": None}), model, conditions)
 
@@ -182,7 +188,8 @@ def test_removals_are_scored_and_their_random_controls_are_not_hypotheses(result
     assert set(found["family"]) == {"removal"} and set(found["family_size"]) == {4}
     assert rows.loc["unimodal/individual/L1", "family_size"] == 4, "the other families are as large as before"
     drawn = result.controls[result.controls["of"].isin(["EMG removed", "ACC removed"])]
-    assert set(drawn["condition"].value_counts()) == {3} and drawn["condition"].nunique() == 4
+    assert set(drawn["of"]) == {"ACC removed"}, "EMG has most channels"
+    assert set(drawn["condition"].value_counts()) == {3} and drawn["condition"].nunique() == 2
 
 
 def test_a_study_file_without_conditions_runs_on_one_sensor(tmp_path):

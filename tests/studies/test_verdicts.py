@@ -14,7 +14,7 @@ from test_controls import made_up
 
 from emg_lens.studies.report.answers import EDGES, FUSION, OTHERS, PLACES, SENSORS, SUMMARY, answers_to_questions
 from emg_lens.studies.report.verdict_sentences import sentence, verdict_table
-from emg_lens.studies.report.views.answers import ANSWERS
+from emg_lens.studies.report.views.answers import ANSWERS, layout_verdicts
 from emg_lens.studies.report.views.ranking import figure_heads, layout_ranking
 from emg_lens.studies.results.findings import Cell, Findings
 from emg_lens.studies.results.verdicts import family_wise_p, shared_controls_p, verdicts_of
@@ -68,9 +68,14 @@ def test_an_effect_is_shown_if_interval_random_controls_and_supersets_agree():
             without_superset(random=MILD[:18]),
             "no control",
             "few random",
-            "18 of the 19 necessary random controls exist",
+            "Whether this drop is specific is open: only 18 other sets of this size exist, and 19 are needed.",
         ),
-        (without_superset(random=()), "no control", "", "there is no random control"),
+        (
+            without_superset(random=()),
+            "no control",
+            "few random",
+            "no other set of this size exists, and 19 are needed",
+        ),
         (made_up(random=MILD), "not shown", "superset", "But cutting more (“both”) also hurts less: 0.804."),
         (
             made_up(random=MILD, gain=(0.3, -0.01, 0.01, -0.01, 0.01)),
@@ -234,8 +239,32 @@ def test_a_level_below_a_twenty_first_needs_more_random_controls():
     findings = replace(findings, study=findings.study.model_copy(update={"statistics": strict.statistics}))
     findings.__dict__["cells"] = (strict,)
     one = verdicts_of(findings)[0][1][0]
-    assert (one.verdict, one.reason) == ("no control", "few random")
-    assert "20 of the 99 necessary random controls exist" in sentence(one, strict)
+    assert (one.verdict, one.reason) == ("no control", "not requested")
+    assert "the study asks for fewer than 99 random controls (conditions.controls." in sentence(one, strict)
+
+
+def test_an_ablation_without_random_controls_says_why():
+    """A cut of two of three layers, a single condition, and a removal by the mean."""
+    drops = {
+        "cross/from_beginning/L2": 0.2,
+        "cross/from_beginning/L3": 0.3,
+        "ACC zeroed": 0.4,
+        "EMG set to its mean": 0.5,
+    }
+    noise = np.array([0.0, 0.01, -0.01, 0.02, -0.02])
+    scores = tidy(baseline=[0.9] * 5, **{name: 0.9 - drop + noise for name, drop in drops.items()})
+    layer = scores["condition"].str.extract(r"/L(\d)$")[0].astype(float) - 1
+    first = scores.assign(condition="cross/individual/L1", mode="individual", layer=0.0)[5:10]
+    mode = np.where(layer.notna(), "from_beginning", np.where(scores["condition"].str.startswith("EMG"), "removal", ""))
+    scores = pd.concat([scores.assign(mode=mode, layer=layer), first]).assign(edges="cross")
+    scores["by"] = np.where(scores["mode"] == "removal", "mean", "")
+    cell = cell_of(scores, tags=("edges", "mode", "layer", "by"))
+    ((_, verdicts),) = verdicts_of(findings_with(cell))
+    assert {one.verdict for one in verdicts} == {"no control"}
+    reasons = {one.cut.condition: one.reason for one in verdicts}
+    assert [reasons[name] for name in drops] == ["several layers", "few random", "single", "mean"]
+    assert all("is specific is open: " in sentence(one, cell) for one in verdicts)
+    assert "" not in set(layout_verdicts(cell, verdicts)["Why"])
 
 
 def test_a_clear_gain_is_called_a_gain():

@@ -38,8 +38,14 @@ OBJECTIONS = {
     "random": "not clearly above random controls",
     "superset": "cutting more hurts less",
     "superset on average": "cutting more hurts less on average",
+    "not requested": "study asks for too few",
+    "most channels": "takes most channels",
+    "mean": "set to a mean",
+    "several layers": "several layers, not all",
+    "single": "not a plain cut",
+    "few random": "too few other sets exist",
 }
-"""Why an effect is not shown, by `Verdict.reason`."""
+"""Why an effect is not shown, or why it has no control, by `Verdict.reason`."""
 CIRCLES: dict[str, Any] = {"marker": "o", "ms": 3, "mfc": "none", "mec": RANDOM_CONTROL, "mew": 0.6, "ls": "none"}
 
 
