@@ -22,8 +22,8 @@ def run(block: str) -> tuple[dict, str]:
     return names, printed.getvalue()
 
 
-def test_the_page_has_three_models_and_few_lines_from_model_to_sweep():
-    assert len(BLOCKS) == 3
+def test_the_page_has_four_models_and_few_lines_from_model_to_sweep():
+    assert len(BLOCKS) == 4
     for block in BLOCKS:
         after = block[block.index("adapted, layout") :].splitlines()
         assert len(after) <= 10
@@ -57,6 +57,19 @@ def test_a_conformer_has_edges_between_times_only():
     assert names["report"].mass_removed == pytest.approx(0.63, abs=0.02)
     assert names["report"].layers[0].edges_cut == 4 * 462 == 1848
     assert 4 * 27 * 27 == 2916
+
+
+@pytest.mark.skipif(find_spec("braindecode") is None, reason="needs braindecode: make test-zoo runs it")
+@pytest.mark.filterwarnings("ignore")
+def test_a_labram_needs_a_wrapper_that_gives_the_names_of_its_channels():
+    names, printed = run(BLOCKS[3])
+    assert "contains other channels before the first layer" in printed
+    assert (names["result"].audit["max_abs_delta_logit"][1:] > 0).all()
+    labram, x, given = names["labram"], names["x"], {"x": names["x"], "ch_names": names["model"].ch_names}
+    with pytest.raises(ValueError, match="if it needs ch_names, wrap the model in a class that gives it"):
+        names["adapt"](labram, x)
+    with names["cutting"](names["adapt"](labram.eval(), given), names["same_channel"](), layout=names["layout"]):
+        labram(**given)
 
 
 @pytest.mark.skipif(find_spec("braindecode") is None, reason="needs braindecode: make test-zoo runs it")
