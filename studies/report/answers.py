@@ -168,10 +168,11 @@ def _places(ablations: Sequence[Verdict], cell: Cell, kind: str) -> Iterator[str
         if all(one.reason in ("zero", "alike") for one in ablations):
             start = f"No cut of a single {kind} has a clear effect"
         elif not is_compared:
-            start = f"No cut of a single {kind} was compared with random cuts, so their effects may not be specific"
+            start = f"No cut of a single {kind} has random controls"
         largest = ablations[0]
         what = what_was_done(largest.row, cell).removesuffix(" cut")
-        yield f"{start}. The largest {harm(cell)}, {drop_in_words(largest, cell)}, is for {what}."
+        why = f" Whether it is specific is open: {why_no_control(largest, cell)}." * (largest.verdict == "no control")
+        yield f"{start}. The largest {harm(cell)}, {drop_in_words(largest, cell)}, is for {what}.{why}"
 
 
 def _comparisons(findings: Findings) -> Iterator[str]:

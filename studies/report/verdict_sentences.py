@@ -110,11 +110,13 @@ def why_no_control(one: Verdict, cell: Cell) -> str:
     if one.reason == "most channels":
         removed = sum(cell.channels[name] for name in one.row["edges"].split(" and "))
         return (
-            f"it takes {removed} of {sum(cell.channels.values())} channels, and random removals of as many take most of"
-            " the same channels"
+            f"the removal takes {removed} of {sum(cell.channels.values())} channels, and random removals of as many take most"
+            " of the same channels"
         )
     if one.reason == "not requested":
         return f"the study asks for fewer than {needed} random controls (conditions.controls.random_edges)"
+    if one.reason == "few random" and one.row["mode"] != REMOVAL and not n:
+        return "the cut has every edge of its kinds in these layers, so no other edges can be cut instead"
     if one.reason == "few random":
         others = count(n, "other set") + (" of this size exists" if n == 1 else " of this size exist")
         return f"{'only ' * bool(n)}{others if n else 'no other set of this size exists'}, and {needed} are needed"

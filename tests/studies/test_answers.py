@@ -41,7 +41,7 @@ def test_random_removals_do_not_judge_a_sensor_with_most_channels(random):
     cell = removals_of({"EMG": 0.4, "ACC": 0.2}, random, emg=16, acc=3)
     answers, why = (
         answers_to_questions(findings_with(cell)),
-        "it takes 16 of 19 channels, and random removals of as many",
+        "the removal takes 16 of 19 channels, and random removals of as many",
     )
     assert answers[SUMMARY][0].startswith(f"{int(random < 0.2)} of 1 ablation with random controls")
     assert answers[SUMMARY][1] == (
@@ -62,7 +62,7 @@ def test_half_of_the_channels_have_random_removals():
 def test_all_but_one_sensor_with_most_channels_has_no_control():
     cell = removals_of({"EMG and GYRO": 0.4}, emg=8, acc=3, gyro=3)
     (text,) = answers_to_questions(findings_with(cell))[SENSORS]
-    assert "open: it takes 11 of 14 channels" in text
+    assert "open: the removal takes 11 of 14 channels" in text
 
 
 @pytest.mark.parametrize(("second", "channels"), [(2, {"emg": 2, "acc": 1}), (3, {})], ids=["equal fits", "other fits"])

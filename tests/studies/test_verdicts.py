@@ -74,7 +74,7 @@ def test_an_effect_is_shown_if_interval_random_controls_and_supersets_agree():
             without_superset(random=()),
             "no control",
             "few random",
-            "no other set of this size exists, and 19 are needed",
+            "is open: the cut has every edge of its kinds in these layers",
         ),
         (made_up(random=MILD), "not shown", "superset", "But cutting more (“both”) also hurts less: 0.804."),
         (
@@ -376,8 +376,10 @@ def test_layers_are_named_with_their_drops_or_the_largest_with_its_objection():
         "1 of 2 cuts of a single layer has a clear and specific effect: cross-modal edges of L1 40.0 pp"
     )
     (largest,) = answers_to_questions(findings_with(cell_with([])))[PLACES]
-    assert largest.startswith("No cut of a single layer") and largest.endswith("is for cross-modal edges of L1.")
-    assert "was compared with random cuts, so their effects may not be specific" in largest
+    assert largest.startswith("No cut of a single layer has random controls. The largest drop")
+    assert (
+        "is for cross-modal edges of L1. Whether it is specific is open: the cut has every edge of its kinds" in largest
+    )
 
 
 @pytest.mark.parametrize("ways", [("resample", "mean"), ("mean",)])
