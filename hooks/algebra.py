@@ -70,8 +70,8 @@ class EdgeSet(ABC):
         """Keep only some layers, heads or stages.
 
         Args:
-            layers: 0-based: an integer, a slice, a range or several integers; default: all. With `stage`, layers are
-                counted from the first layer of the stage.
+            layers: 0-based: an integer, a slice, a range or several integers; default: all. Negative numbers count from
+                the end: -1 is the last layer. With `stage`, layers are those of the stage.
             heads: Likewise, in each of these layers.
             stage: Name of a stage of the model, or several names: `cross_modal().at(stage="fusion", layers=0)`.
         """

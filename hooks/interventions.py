@@ -135,7 +135,7 @@ class CutMLP(_OnTokens):
 
     Attributes:
         tokens: Group names, token names or positions.
-        layers: 0-based; default: all.
+        layers: 0-based; -1 is the last layer; default: all.
 
     Example:
         >>> from emg_lens import CutMLP, TokenLayout

@@ -128,7 +128,7 @@ def cut_mlp(
     Args:
         model: A TransformerLens model.
         tokens: Group names, token names or positions.
-        layers: 0-based; default: all.
+        layers: 0-based; -1 is the last layer; default: all.
         layout: The layout of the positions; default `model.layout`.
         inputs: A small input to test the hook points, where none can be made from the model's configuration.
 

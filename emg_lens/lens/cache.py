@@ -14,22 +14,27 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from emg_lens.hooks.algebra import is_whole
 from emg_lens.registry import UnknownNameError
 from emg_lens.transformer_lens_imports import ActivationCache, Slice, SliceInput
-from emg_lens.validation import ArgumentError
+from emg_lens.validation import ArgumentError, short
 
 Stack = Float[Tensor, "component *batch_and_pos d_model"]
 Selection = Slice | SliceInput
 """Positions or trials: `None` = all, an index (drops the axis), a list, a (start, stop) pair, a `Slice`."""
 
 
-def _projecting_last(method: Callable) -> Callable:
-    """Override a method that applies LayerNorm: its shortcut for `project_output_onto` ignores the gain."""
+def _decomposing(method: Callable) -> Callable:
+    """Override a decomposition: check its layer, and project last, because a shortcut there ignores the gain of norms.
+
+    TransformerLens takes every negative layer but -1 for layer 0.
+    """
     signature = inspect.signature(method)
 
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
         given = signature.bind(*args, **kwargs).arguments
+        given["self"].depth(given.get("layer"), given.get("mlp_input", False))
         onto = given.pop("project_output_onto", None) if given.get("apply_ln") else None
         answer = method(**given)
         if onto is None:
@@ -84,6 +89,22 @@ class BiosignalCache(ActivationCache):
             return F.layer_norm(residual_stack, norm.w.shape, norm.w, norm.b, norm.eps)
         return self._apply_norm(residual_stack, name, pos_slice, batch_slice)
 
+    def depth(self, layer: int | None, mlp_input: bool = False) -> int:
+        """Return the number of layers before the input of `layer`; None and -1 stand for the readout.
+
+        Raises:
+            ArgumentError: The model has no such layer.
+        """
+        n_layers = self.model.cfg.n_layers
+        depth = n_layers if layer is None or (is_whole(layer) and layer == -1) else layer
+        if not (is_whole(depth) and 0 <= depth <= n_layers - mlp_input):
+            last = f"{n_layers - 1} (with mlp_input)" if mlp_input else n_layers
+            raise ArgumentError(
+                f"layer={short(layer)}; expected the layer that reads the stream, 0 to {last} or -1 for the readout;"
+                f" this model has {n_layers} layers"
+            )
+        return depth
+
     def _norm_before(self, layer: int | None, mlp_input: bool) -> str:
         n_layers = self.model.cfg.n_layers
         if layer is None or layer in (-1, n_layers):
@@ -119,8 +140,11 @@ class BiosignalCache(ActivationCache):
         own.cache_dict, own.has_batch_dim = sliced.cache_dict, sliced.has_batch_dim
         return own
 
-    stack_neuron_results = _projecting_last(ActivationCache.stack_neuron_results)
-    get_full_resid_decomposition = _projecting_last(ActivationCache.get_full_resid_decomposition)
+    accumulated_resid = _decomposing(ActivationCache.accumulated_resid)
+    decompose_resid = _decomposing(ActivationCache.decompose_resid)
+    stack_head_results = _decomposing(ActivationCache.stack_head_results)
+    stack_neuron_results = _decomposing(ActivationCache.stack_neuron_results)
+    get_full_resid_decomposition = _decomposing(ActivationCache.get_full_resid_decomposition)
 
 
 def as_slice(selection: Selection) -> Slice:

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emg_lens.lens.cache import BiosignalCache, Selection, Stack, as_slice
-from emg_lens.validation import ArgumentError
 
 Sublayer = Literal["attn", "mlp"]
 Site = tuple[int, Sublayer]
@@ -56,7 +55,7 @@ class PostNormCache(BiosignalCache):
         return_labels: bool = False,
     ) -> Any:
         """Return the stream that attention of each layer (with `incl_mid`, also each MLP) and then `layer` reads."""
-        depth = self._depth(layer, mlp_input)
+        depth = self.depth(layer, mlp_input)
         streams, labels = [], []
         for at in range(depth + 1):
             streams.append(self._stream(at, False, pos_slice))
@@ -77,7 +76,7 @@ class PostNormCache(BiosignalCache):
         return_labels: bool = False,
     ) -> Any:
         """Compute what each sub-layer adds to the input of `layer`; in mode "all" they and `"norm_bias"` sum to it."""
-        sites = self._sites(self._depth(layer, mlp_input), mlp_input)
+        sites = self._sites(self.depth(layer, mlp_input), mlp_input)
         parts, labels = self._embeds(sites, pos_slice) if incl_embeds else ([], [])
         outputs, names = self._sublayers(sites, pos_slice, SUBLAYERS if mode == "all" else (mode,))
         parts.append(outputs)
@@ -96,7 +95,7 @@ class PostNormCache(BiosignalCache):
         apply_ln: bool = False,  # noqa: ARG002
     ) -> Any:
         """Compute what each head below `layer` adds to its input, and with `incl_remainder` the rest of it."""
-        depth = self._depth(layer)
+        depth = self.depth(layer)
         stack, labels = self._all_heads(self._sites(depth), pos_slice)
         if incl_remainder:
             stack, labels = self._with_remainder(stack, labels, depth, False, pos_slice)
@@ -114,7 +113,7 @@ class PostNormCache(BiosignalCache):
         mlp_input: bool = False,
     ) -> Any:
         """Compute what each neuron below `layer` adds to its input, and with `incl_remainder` the rest of it."""
-        depth = self._depth(layer, mlp_input)
+        depth = self.depth(layer, mlp_input)
         stack, labels = self._all_neurons(self._sites(depth, mlp_input), pos_slice, neuron_slice)
         if incl_remainder:
             stack, labels = self._with_remainder(stack, labels, depth, mlp_input, pos_slice)
@@ -131,7 +130,7 @@ class PostNormCache(BiosignalCache):
         project_output_onto: Tensor | None = None,
     ) -> Any:
         """Decompose the input of `layer` into heads, neurons (or MLPs), embeddings, and all biases and offsets."""
-        sites = self._sites(self._depth(layer, mlp_input), mlp_input)
+        sites = self._sites(self.depth(layer, mlp_input), mlp_input)
         heads, labels = self._all_heads(sites, pos_slice)
         if expand_neurons:
             mlps, names = self._all_neurons(sites, pos_slice, None)
@@ -145,13 +144,6 @@ class PostNormCache(BiosignalCache):
         return _answer(stack if project_output_onto is None else stack @ project_output_onto, labels, return_labels)
 
     # --- where the stream is written and read -------------------------------------------------------------
-
-    def _depth(self, layer: int | None, mlp_input: bool = False) -> int:
-        n_layers = self.model.cfg.n_layers
-        depth = n_layers if layer is None or layer == -1 else layer
-        if not 0 <= depth <= n_layers - mlp_input:
-            raise ArgumentError(f"layer={layer}, mlp_input={mlp_input}; this model has {n_layers} layers")
-        return depth
 
     def _sites(self, depth: int, mlp_input: bool = False) -> list[Site]:
         """Return the writers to the stream before layer `depth` (or its MLP), in order; a norm follows each."""

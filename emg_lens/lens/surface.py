@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from emg_lens.hooks.algebra import is_whole
 from emg_lens.lens.cache import BiosignalCache
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.lens.handles import Handles, Labels, Signals, check_positions, open_handles
@@ -23,7 +24,7 @@ from emg_lens.lens.post_norm_cache import PostNormCache
 from emg_lens.lens.signals import SignalModel
 from emg_lens.registry import UnknownNameError
 from emg_lens.transformer_lens_imports import FactoredMatrix, HookPoint, Slice, SliceInput, composition_scores
-from emg_lens.validation import ArgumentError, check_argument
+from emg_lens.validation import ArgumentError, check_argument, short
 
 NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
 """Hook points by name, by several names, or by a function of the name; `None` = all that fire."""
@@ -235,6 +236,8 @@ class TransformerLensSurface(SignalModel):
         self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
     ) -> Float[Tensor, " d_model"]:
         """Sum the output biases of all blocks before `layer` (with `mlp_input`, also of this layer's attention)."""
+        if not (is_whole(layer) and 0 <= layer <= self.cfg.n_layers - mlp_input):
+            raise ArgumentError(f"layer={short(layer)}; expected 0 to {self.cfg.n_layers - mlp_input}")
         if self.cfg.norm == "post" and (layer > 0 or mlp_input):
             raise ArgumentError(
                 "a post-LN model has no constant bias, because biases pass norms that depend on the input; use the part"
