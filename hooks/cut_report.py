@@ -255,7 +255,7 @@ class CutReport:
             if left > 0:
                 raise DeadHookError(
                     f"{where}: a cut edge still has attention {left:.3g}; expected 0. Remove other hooks that"
-                    " write to the pattern"
+                    " write to the scores or the pattern"
                 )
         self._scope.verify()
 

@@ -59,6 +59,9 @@ def cut(
     native source). There the hook sets the edge to zero and renormalises the row, and it raises an error if the result
     would differ.
 
+    A hook that runs later and writes to the scores or the pattern can undo the cut without an error: put it before
+    these hooks, or use `cutting` (docs/cuts.md §6.12).
+
     Args:
         model: A TransformerLens model on which a hook on the scores or the pattern has an effect. A small forward tests
             this once for each model.

@@ -179,3 +179,14 @@ def test_half_precision_models_can_be_cut(encoder):
     model = encoder.to(torch.bfloat16)
     out = model.run_with_hooks(model.example_input().to(torch.bfloat16), fwd_hooks=cut(model, cross_modal()))
     assert out.isfinite().all()
+
+
+def test_a_hook_that_writes_the_scores_back_undoes_the_cut_only_if_it_runs_later(encoder):
+    x, edges, scores = encoder.example_input(2), cross_modal().at(layers=0), "blocks.0.attn.hook_attn_scores"
+    plain, cache = encoder.run_with_cache(x)
+    restore = [(scores, lambda tensor, hook: cache[scores])]  # noqa: ARG005
+    undone, right = cut(encoder, edges) + restore, restore + cut(encoder, edges)
+    torch.testing.assert_close(encoder.run_with_hooks(x, fwd_hooks=undone), plain)
+    expected = encoder.run_with_hooks(x, fwd_hooks=cut(encoder, edges))
+    torch.testing.assert_close(encoder.run_with_hooks(x, fwd_hooks=right), expected)
+    assert not torch.allclose(expected, plain, atol=1e-3)

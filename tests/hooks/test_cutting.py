@@ -181,7 +181,10 @@ def test_a_hook_that_overwrites_scores_is_an_error(live):
     def overwrite(scores, hook):
         return torch.zeros_like(scores)
 
-    with pytest.raises(DeadHookError, match="still has attention"), cutting(live, cross_modal()):
+    with (
+        pytest.raises(DeadHookError, match="other hooks that write to the scores or the"),
+        cutting(live, cross_modal()),
+    ):
         live.run_with_hooks(X, fwd_hooks=[("blocks.0.attn.hook_attn_scores", overwrite)])
 
 
