@@ -92,6 +92,7 @@ class AdaptedModel(HookedRootModule):
         self.n_positions = None if inputs is None else located[0].n_dest
         self.attention: dict[str, str] = {}
         self._axes = {entry.path: (entry.score_axes, entry.token_axes) for entry in located}
+        self._heads = {entry.path: _head_settings(model.get_submodule(entry.path)) for entry in located}
         for stack, paths in _stacks(type(model).__name__, located).items():
             self.cfg.n_layers = getattr(self.cfg, "n_layers", len(max(paths.values(), key=len)))
             blocks = [SimpleNamespace() for _ in max(paths.values(), key=len)]
@@ -125,10 +126,10 @@ class AdaptedModel(HookedRootModule):
                 self.mod_dict[point.name] = self.hook_dict[point.name] = point
 
     def check_layers(self) -> None:
-        """Check that every attention is still where `adapt` found it; a cut would reach another layer.
+        """Check that every attention is still where `adapt` found it, with the same heads, before a cut is tested.
 
         Raises:
-            EdgeError: A layer was moved, replaced or removed since.
+            EdgeError: A layer was moved, replaced or removed since, or its heads were changed.
         """
         for name, path in self.attention.items():
             try:
@@ -140,6 +141,13 @@ class AdaptedModel(HookedRootModule):
                     f"{path} of {type(self.original_model).__name__} was moved, replaced or removed after adapt; call"
                     " adapt again and use its result"
                 )
+            now, kind = _head_settings(self.original_model.get_submodule(path)), type(self.original_model).__name__
+            for setting, before in self._heads[path].items():
+                if now.get(setting) != before:
+                    raise EdgeError(
+                        f"{path} of {kind} has {setting}={now.get(setting)}, but had {before} when it was adapted; set"
+                        " it back, or call adapt again and use its result"
+                    )
 
     def get_caching_hooks(self, *args: Any, **kwargs: Any) -> tuple[dict, list, list]:
         """As in TransformerLens, but refuse a filter that no hook point matches."""
@@ -158,6 +166,10 @@ class _HookPoints(dict[str, Any]):
 
     def __missing__(self, name: str) -> Any:
         raise UnknownNameError(unknown_point(self, name))
+
+
+def _head_settings(attention: nn.Module) -> dict[str, int]:
+    return {name: value for name, value in vars(attention).items() if "head" in name and isinstance(value, int)}
 
 
 def _given(inputs: Inputs, batch: int = 1) -> Inputs:  # noqa: ARG001

@@ -71,7 +71,7 @@ def test_a_cut_of_a_model_whose_heads_were_changed_is_refused(training):
     model.original_model.n_heads = 4
     model.train(training)
     with (
-        pytest.raises(EdgeError, match="has 4 heads, but the model had 2; .* call adapt again"),
+        pytest.raises(EdgeError, match="has n_heads=4, but had 2 when it was adapted; .* call adapt again"),
         cutting(model, cross_modal(), layout=LAYOUT),
     ):
         model(x)
@@ -110,3 +110,21 @@ def test_inputs_of_another_type_than_the_parameters_are_named():
         cutting(adapt(model, x), cross_modal(), layout=LAYOUT, inputs=(x.double(),)),
     ):
         pass
+
+
+def test_a_model_whose_heads_are_as_before_is_cut_again():
+    model, x = adapted(), torch.randn(3, 4, 8)
+    attention = model.original_model.layers[0].self_attn
+
+    def edges_cut(n_heads: int) -> list[int]:
+        attention.num_heads, attention.head_dim = n_heads, 8 // n_heads
+        with cutting(model, cross_modal(), layout=LAYOUT) as report:
+            model(x)
+        return [layer.edges_cut for layer in report.layers]
+
+    for _ in range(2):
+        with pytest.raises(
+            EdgeError, match=r"^layers.0.self_attn of TransformerEncoder has num_heads=4, but had 2 when"
+        ):
+            edges_cut(4)
+        assert edges_cut(2) == [16, 16]

@@ -145,7 +145,9 @@ def test_a_changed_number_of_heads_is_refused(model, x, n_heads):
         lambda: sweep(model, x, CONDITIONS, layout=LAYOUT),
         lambda: attribute(model, x, Y, by="modality", layout=LAYOUT),
     ):
-        with pytest.raises(EdgeError, match=f"has {n_heads} heads, but the model had 2; .* call adapt again"):
+        with pytest.raises(
+            EdgeError, match=f"has n_heads={n_heads}, but had 2 when it was adapted; .* call adapt again"
+        ):
             call()
 
 
