@@ -20,7 +20,7 @@ from emg_lens.hooks.evaluation import evaluating
 from emg_lens.hooks.hook_points import PATTERN, SCORES, recording
 from emg_lens.lens.cache import Selection
 from emg_lens.models.encoder import HookedBiosignalEncoder
-from emg_lens.sweeps.settings import check_inputs
+from emg_lens.sweeps.settings import check_inputs, device_of
 from emg_lens.tables import WholeTable
 from emg_lens.validation import ArgumentError, checked, short
 
@@ -99,7 +99,10 @@ def direct_effects(model: HookedBiosignalEncoder, x: Tensor, y: Tensor) -> pd.Da
     size = (cfg.n_layers * (cfg.n_heads + 1) + 2) * (1 if model.reads_first_row_only else cfg.n_ctx) * cfg.d_model
     trials = max(1, MOST_VALUES // size)
     with evaluating(model), torch.no_grad():
-        batches = [_of_batch(model, *one) for one in zip(x.split(trials), y.split(trials), strict=True)]
+        batches = [
+            _of_batch(model, some.to(device_of(model)), labels)
+            for some, labels in zip(x.split(trials), y.split(trials), strict=True)
+        ]
     frozen, recomputed = (torch.cat(parts, dim=1).double().numpy() for parts in zip(*batches, strict=True))
     components = [*(f"H{head}" for head in range(cfg.n_heads)), "mlp"]
     table = WholeTable({"component": [*components * cfg.n_layers, "embed", "bias"]})

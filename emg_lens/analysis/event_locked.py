@@ -224,7 +224,7 @@ class EventLockedAnalysis(FitAnalysis):
         families = {f"past {-s:g}": ("past", -s, EventEdges(DEST_S, (-np.inf, -s))) for s in PAST_S} | {
             f"late {s:g}": ("late", s, EventEdges((s, PULSE_S[1]), (s, np.inf))) for s in LATE_S
         }
-        recording = None if batch.repetition_id is None else batch.repetition_id.numpy()
+        recording = None if batch.repetition_id is None else batch.repetition_id.cpu().numpy()
         edges = {name: one[2] for name, one in families.items()}
         table = _scores(model, batch.x, batch.targets, edges, recording, leave_out=True)
         about = {BASELINE: (BASELINE, np.nan)} | {name: one[:2] for name, one in families.items()}

@@ -40,7 +40,7 @@ class FitAnalysis(ABC):
         Args:
             model: The fitted model, in evaluation mode.
             batch: Test trials `x` `[trial, channel, time]` and their targets, both standardized. `reference` holds the
-                training trials.
+                training trials. All tensors are on the device of the model.
             conditions: The baseline, the conditions of the study and their controls. The tags of a control say its
                 kind (`control`) and its condition (`of`).
 

@@ -19,7 +19,7 @@ from emg_lens.hooks.hook_points import layer_of
 from emg_lens.hooks.intervention_base import Context, verified_hooks
 from emg_lens.layout import TokenLayout
 from emg_lens.lens.model_outputs import OutputFunction, output_tensor
-from emg_lens.sweeps.settings import SweepInputError, check_inputs
+from emg_lens.sweeps.settings import SweepInputError, check_inputs, device_of
 from emg_lens.validation import checked
 
 
@@ -75,6 +75,7 @@ def patch_paths(
             f"corrupt is {list(corrupt.shape)}; expected the shape of x, {list(x.shape)}: one corrupt trial for each"
         )
     _check_order(model, path, layout)
+    x, corrupt = x.to(device_of(model)), corrupt.to(device_of(model))
     with evaluating(model), torch.no_grad():
         values = values_of_edges(model, path[0], layout, corrupt)
         for edges, following in pairwise(path):

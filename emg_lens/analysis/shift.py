@@ -20,7 +20,7 @@ from emg_lens.hooks.evaluation import evaluating
 from emg_lens.hooks.hook_points import attached_hooks, resolve_layout
 from emg_lens.layout import Stage, TokenLayout
 from emg_lens.sweeps.conditions import Condition, with_baseline
-from emg_lens.sweeps.settings import check_inputs
+from emg_lens.sweeps.settings import check_inputs, device_of
 from emg_lens.tables import WholeTable
 from emg_lens.validation import checked
 
@@ -131,7 +131,7 @@ def _residuals(
         # Entered last; the model itself must be called, because some interventions change the input of the call.
         stack.enter_context(attached_hooks(model, [(name, keep) for name in points]))
         for some in x.split(len(x) if whole else TRIALS_A_FORWARD):
-            model(some)
+            model(some.to(device_of(model)))
     index, groups = torch.tensor(group_index(layout)), defaultdict(list)
     for name, (layer, positions) in points.items():
         own, activations = index[positions.start : positions.stop], torch.cat(parts.pop(name))

@@ -138,7 +138,9 @@ def _finish(
     model, conditions = prepared.model, prepared.conditions
     with memory.large_step():
         started = time.perf_counter()  # after the wait for other processes
-        analyses = run_analyses(prepared.fit_unit.spec.fit_analyses, model, prepared.test, conditions)
+        batch = prepared.test.to(next(model.parameters()).device)
+        analyses = run_analyses(prepared.fit_unit.spec.fit_analyses, model, batch, conditions)
+        del batch
         quality = quality_table(prepared, memory.scratch(prepared.training_output_bytes, folder.parent))
         if not any(one.input_changes or one.in_the_model for one in conditions):
             prepared.release_training()

@@ -24,7 +24,7 @@ from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.sweeps.conditions import Condition
 from emg_lens.sweeps.engine import sweep
 from emg_lens.sweeps.live_edges import reach
-from emg_lens.sweeps.settings import check_inputs
+from emg_lens.sweeps.settings import check_inputs, device_of
 from emg_lens.sweeps.target import Target, target_of
 from emg_lens.sweeps.trial_run import try_model
 from emg_lens.validation import short
@@ -91,7 +91,7 @@ class Question:
 
     def on(self, x: Tensor, y: Tensor) -> "Question":
         """Return the same question for other trials."""
-        return replace(self, x=x, y=y, passes=Passes())
+        return replace(self, x=x.to(device_of(self.model)), y=y, passes=Passes())
 
     @property
     def layout(self) -> TokenLayout:
@@ -196,6 +196,7 @@ def make_question(
 ) -> Question:
     """Make the question, after a check of the arguments."""
     check_inputs(x, None)
+    x = x.to(device_of(model))
     target = target_of(model, layout)
     try_model(model, x, target.layout, output)
     shape = (target.layout, target.n_layers, target.n_heads)
