@@ -16,7 +16,7 @@ from emg_lens.hooks.attention_axes import ScoreAxes, TokenAxes
 from emg_lens.hooks.attention_calls import LocatedAttention
 from emg_lens.hooks.attention_kernel import KernelMode
 from emg_lens.hooks.attention_search import find_attention
-from emg_lens.hooks.hook_points import PATTERN, SCORES, needs_scores, unknown_point
+from emg_lens.hooks.hook_points import PATTERN, SCORES, check_hooks, needs_scores, unknown_point
 from emg_lens.hooks.model_inputs import Inputs, example_inputs
 from emg_lens.registry import UnknownNameError
 from emg_lens.transformer_lens_imports import HookedRootModule, HookPoint
@@ -148,6 +148,12 @@ class AdaptedModel(HookedRootModule):
                         f"{path} of {kind} has {setting}={now.get(setting)}, but had {before} when it was adapted; set"
                         " it back, or call adapt again and use its result"
                     )
+
+    def run_with_hooks(self, *model_args: Any, **kwargs: Any) -> Any:
+        """As in TransformerLens, with a check of the hooks."""
+        for name in ("fwd_hooks", "bwd_hooks"):
+            check_hooks(kwargs.get(name, []), name)
+        return super().run_with_hooks(*model_args, **kwargs)
 
     def get_caching_hooks(self, *args: Any, **kwargs: Any) -> tuple[dict, list, list]:
         """As in TransformerLens, but refuse a filter that no hook point matches."""

@@ -3,11 +3,13 @@
 An edge (dest, src) is the entry `scores[batch, head, dest, src]`: information flows from src to dest.
 """
 
+import functools
+import inspect
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import numpy as np
 from jaxtyping import Bool
@@ -30,10 +32,31 @@ Size = Annotated[int, Field(ge=0, le=10_000)]
 EdgeMask = Bool[np.ndarray, "layer head dest src"]
 Select = int | slice | range | Iterable[int] | None
 Stages = str | Iterable[str] | None
+F = TypeVar("F", bound=Callable)
 
 
 class EdgeError(EmgLensError, ValueError):
     """An edge set does not fit the layout or the model, or its text cannot be read."""
+
+
+def edge_function(function: F) -> F:
+    """Decorator: a missing or unknown argument is an `EdgeError` that names the arguments."""
+    known = [
+        str(one.replace(annotation=one.empty, default=one.empty))
+        for one in inspect.signature(function).parameters.values()
+    ]
+    usage = f"{function.__name__}({', '.join(name for name in known if name != 'self')})"
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except TypeError as error:
+            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                raise  # an error inside the function
+            raise EdgeError(f"{error}; expected {usage}") from None
+
+    return call  # pyright: ignore[reportReturnType]
 
 
 class EdgeSet(ABC):
@@ -60,12 +83,21 @@ class EdgeSet(ABC):
     def __sub__(self, other: "EdgeSet") -> "EdgeSet":
         return _Binary(self, "-", _edge_set(other))
 
+    def _refuse(self, other: object) -> NoReturn:
+        raise ArgumentError(
+            f"got {short(other)} before an operator; expected an edge set (edges_from_mask reads a mask)"
+        )
+
+    __ror__ = __rand__ = __rsub__ = _refuse
+    __array_ufunc__ = None  # numpy leaves the operators to us
+
     def __bool__(self) -> bool:
         raise EdgeError(f"{self} has no truth value; combine edge sets with | & ~ instead of `or`, `and`, `not`")
 
     def __invert__(self) -> "EdgeSet":
         return _Complement(self)
 
+    @edge_function
     def at(self, layers: Select = None, heads: Select = None, stage: Stages = None) -> "EdgeSet":
         """Keep only some layers, heads or stages.
 

@@ -165,6 +165,10 @@ def reading_hooks(
     hooks: list[Hook] = []
     for path, mask in masks.items():
         v, pattern, z = (small[f"{path}.{name}"] for name in POINTS)
+        if not z.isfinite().all():
+            raise EdgeError(
+                f"{path}: the values on the verifying input are NaN or infinite; give inputs=<finite trials>"
+            )
         if not torch.allclose(_read(pattern, v), z, atol=1e-4 * float(z.abs().max())):
             raise DeadHookError(
                 f"{path}: hook_z is not hook_pattern times hook_v, so the values of these edges cannot be replaced"

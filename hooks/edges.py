@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from emg_lens.hooks.algebra import EdgeError, EdgeMask, EdgeSet, index_tuple, is_whole
+from emg_lens.hooks.algebra import EdgeError, EdgeMask, EdgeSet, edge_function, index_tuple, is_whole
 from emg_lens.layout import CLS, NO_INDEX, TokenLayout
 from emg_lens.validation import short
 
@@ -36,6 +36,7 @@ class BasicEdges(EdgeSet):
 # --- functions ------------------------------------------------------------------------------------------
 
 
+@edge_function
 def unimodal(*modalities: str) -> EdgeSet:
     """Select edges within a modality, self-edges included.
 
@@ -57,6 +58,7 @@ def unimodal(*modalities: str) -> EdgeSet:
     return BasicEdges("unimodal", _checked_names("unimodal", modalities))
 
 
+@edge_function
 def cross_modal(*modalities: str) -> EdgeSet:
     """Select edges between different modalities, in both directions.
 
@@ -74,11 +76,13 @@ def cross_modal(*modalities: str) -> EdgeSet:
                 [0, 0, 0, 1],
                 [0, 1, 1, 0]], dtype=torch.int32)
     """
-    if len(modalities) == 1:
-        raise EdgeError(f"cross_modal({short(modalities[0])}) names one modality; name two or more, or none for all")
-    return BasicEdges("cross_modal", _checked_names("cross_modal", modalities))
+    names = _checked_names("cross_modal", modalities)
+    if len(names) == 1:
+        raise EdgeError(f"cross_modal({short(names[0])}) names one modality; name two or more, or none for all")
+    return BasicEdges("cross_modal", names)
 
 
+@edge_function
 def flow(src: str, dest: str) -> EdgeSet:
     """Select edges on which the `dest` tokens attend to the `src` tokens; information flows from `src` to `dest`.
 
@@ -95,6 +99,7 @@ def flow(src: str, dest: str) -> EdgeSet:
     return BasicEdges("flow", (*_checked_names("flow", (src,)), *_checked_names("flow", (dest,))))
 
 
+@edge_function
 def cls_edges() -> EdgeSet:
     """Select edges between CLS and other tokens, in both directions.
 
@@ -110,6 +115,7 @@ def cls_edges() -> EdgeSet:
     return BasicEdges("cls_edges")
 
 
+@edge_function
 def self_edges() -> EdgeSet:
     """Select the edge of every token with itself, CLS included.
 
@@ -121,6 +127,7 @@ def self_edges() -> EdgeSet:
     return BasicEdges("self_edges")
 
 
+@edge_function
 def same_channel() -> EdgeSet:
     """Select edges between tokens of the same channel of the same modality, self-edges included.
 
@@ -136,6 +143,7 @@ def same_channel() -> EdgeSet:
     return BasicEdges("same_channel")
 
 
+@edge_function
 def same_patch() -> EdgeSet:
     """Select edges between tokens of the same time patch, self-edges included; the layout must have patches.
 
@@ -151,6 +159,7 @@ def same_patch() -> EdgeSet:
     return BasicEdges("same_patch")
 
 
+@edge_function
 def lag(low: int, high: int) -> EdgeSet:
     """Select edges by their distance in time: low <= patch(dest) - patch(src) <= high.
 
@@ -176,6 +185,7 @@ def lag(low: int, high: int) -> EdgeSet:
     return BasicEdges("lag", (int(low), int(high)))
 
 
+@edge_function
 def positions(dest: Iterable[int | str] | None = None, src: Iterable[int | str] | None = None) -> EdgeSet:
     """Select edges from some source positions to some destination positions.
 
@@ -192,6 +202,7 @@ def positions(dest: Iterable[int | str] | None = None, src: Iterable[int | str] 
     return BasicEdges("positions", tuple(None if p is None else index_tuple(p, "positions") for p in (dest, src)))
 
 
+@edge_function
 def every() -> EdgeSet:
     """Select all edges.
 
@@ -203,6 +214,7 @@ def every() -> EdgeSet:
     return BasicEdges("every")
 
 
+@edge_function
 def none() -> EdgeSet:
     """Select no edge.
 
@@ -217,7 +229,7 @@ def none() -> EdgeSet:
 def _checked_names(function: str, names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str):
-            raise EdgeError(f"{function}: got {short(name)}; expected a name in quotes")
+            raise EdgeError(f"{function}: got {short(name)}; expected names in quotes: {function}('emg', 'acc')")
     if len(set(names)) != len(names):
         raise EdgeError(f"{function}({', '.join(map(repr, names))}) names a modality twice; name each once")
     return names

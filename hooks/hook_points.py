@@ -20,6 +20,7 @@ from emg_lens.hooks.evaluation import evaluating, without_compilation
 from emg_lens.hooks.threads import LOCK, bound_to_thread, is_of_another_thread, owned_by_thread
 from emg_lens.hooks.vmap import inside_vmap
 from emg_lens.layout import Stage, TokenLayout
+from emg_lens.validation import short
 
 SCORES, PATTERN = "hook_attn_scores", "hook_pattern"
 StackName = Literal["encoder", "decoder", "cross"]
@@ -89,6 +90,21 @@ def unknown_point(names: Iterable[str], name: object) -> str:
         )
     near = get_close_matches(str(name), names, n=3, cutoff=0.5)
     return f"unknown hook point {name!r}; similar names: {near or names[:5]}"
+
+
+def check_hooks(hooks: object, what: str) -> None:
+    """Check that hooks are a list of pairs: the name of a hook point, or a function of the name, and a function."""
+    pairs = hooks if isinstance(hooks, list | tuple) else [None]
+    if not all(
+        isinstance(one, list | tuple)
+        and len(one) == 2
+        and (isinstance(one[0], str) or callable(one[0]))
+        and callable(one[1])
+        for one in pairs
+    ):
+        raise EdgeError(
+            f"{what}={short(hooks)}; expected a list of (name of a hook point, function): cut(model, edges) makes one"
+        )
 
 
 def attention_paths(model: nn.Module, stack: StackName | None = None) -> dict[Place, str]:

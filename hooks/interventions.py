@@ -11,7 +11,7 @@ from emg_lens.hooks.edges import none
 from emg_lens.hooks.intervention_base import INTERVENTIONS, Context, Intervention, verified_hooks
 from emg_lens.hooks.replacement_options import FROM_REFERENCE, By, Seed, Within
 from emg_lens.layout import TokenLayout
-from emg_lens.validation import check_fields
+from emg_lens.validation import check_fields, short
 
 if TYPE_CHECKING:  # a study can be read without torch
     from jaxtyping import Bool
@@ -173,13 +173,13 @@ Interventions = Intervention | EdgeSet | tuple["Intervention | EdgeSet", ...]
 def as_interventions(given: Interventions) -> tuple[Intervention, ...]:
     """Return one intervention or several as a tuple; an edge set becomes an `EdgeCut`, and `none()` is left out."""
     interventions = []
-    for one in given if isinstance(given, tuple) else (given,):
+    for one in given if isinstance(given, tuple | list) else (given,):
         if isinstance(one, EdgeSet):
             one = EdgeCut(one)  # pyright: ignore[reportCallIssue] - registering hides its fields
         if isinstance(one, EdgeCut) and one.edges == none():
             continue
         if not isinstance(one, Intervention):
-            kind = "a list of hooks, which a sweep cannot verify" if isinstance(one, list) else repr(one)
+            kind = "a list of hooks, which a sweep cannot verify" if isinstance(given, list) else short(one)
             raise EdgeError(
                 f"got {kind}; expected an edge set or an intervention, for example cross_modal(), Replace('acc') or"
                 " CutMLP('emg')"
@@ -215,7 +215,7 @@ def read_interventions(spec: Mapping[str, Any]) -> tuple[Intervention, ...]:
 
 def _one_or_several(values: object, what: str) -> int | str | tuple[int | str, ...]:
     """Return one index or name as it is, several as a tuple."""
-    items = index_tuple(values, what)
+    items = index_tuple(values, what, names=what == "tokens")
     return items[0] if isinstance(values, str | int) else items
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool
 
-from emg_lens.hooks.algebra import EdgeError, EdgeMask, EdgeSet
+from emg_lens.hooks.algebra import EdgeError, EdgeMask, EdgeSet, edge_function
 from emg_lens.layout import TokenLayout
 
 
@@ -32,6 +32,7 @@ class FromMask(EdgeSet):
         return f"edges_from_mask('{'x'.join(map(str, self.shape))}:{base64.b64encode(self.bits).decode()}')"
 
 
+@edge_function
 def edges_from_mask(mask: "Bool[np.ndarray, '...'] | str") -> EdgeSet:
     """Make an edge set from a boolean mask.
 

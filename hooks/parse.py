@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, InstanceOf, PlainSerializer, WithJsonSchema
 
 from emg_lens.hooks import edges
-from emg_lens.hooks.algebra import EdgeError, EdgeSet
+from emg_lens.hooks.algebra import EdgeError, EdgeSet, edge_function
 from emg_lens.hooks.masks import edges_from_mask
 from emg_lens.validation import short
 
@@ -20,6 +20,7 @@ CONSTRUCTORS: dict[str, Callable[..., EdgeSet]] = {
 }
 
 
+@edge_function
 def parse_edges(text: str) -> EdgeSet:
     """Read an edge set from its text; `parse_edges(str(edges)) == edges` for every edge set.
 
@@ -83,10 +84,7 @@ def _call(function: Callable[..., EdgeSet], name: str, args: list[ast.expr], key
         if keyword.arg in named:
             raise EdgeError(f"{name}(...) has the argument {keyword.arg} twice")
         named[keyword.arg] = _value(keyword.value)
-    try:
-        return function(*[_value(a) for a in args], **named)
-    except TypeError as error:
-        raise EdgeError(str(error)) from None
+    return function(*[_value(a) for a in args], **named)
 
 
 def _value(node: ast.expr) -> object:

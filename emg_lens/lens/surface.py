@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from emg_lens.hooks.algebra import is_whole
+from emg_lens.hooks.hook_points import check_hooks
 from emg_lens.lens.cache import BiosignalCache
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.lens.handles import Handles, Labels, Signals, check_positions, open_handles
@@ -24,7 +25,7 @@ from emg_lens.lens.post_norm_cache import PostNormCache
 from emg_lens.lens.signals import SignalModel
 from emg_lens.registry import UnknownNameError
 from emg_lens.transformer_lens_imports import FactoredMatrix, HookPoint, Slice, SliceInput, composition_scores
-from emg_lens.validation import ArgumentError, check_argument, short
+from emg_lens.validation import ArgumentError, check_argument, checked, short
 
 NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
 """Hook points by name, by several names, or by a function of the name; `None` = all that fire."""
@@ -76,6 +77,7 @@ class TransformerLensSurface(SignalModel):
 
     def add_hook(self, name: str | Callable[[str], bool], hook: Callable, *args: Any, **kwargs: Any) -> None:
         """As in TransformerLens, with the errors of `select_points`."""
+        check_argument("hook", hook, Callable)
         for own_name, point in self.select_points(name).items():
             self.check_and_add_hook(point, own_name, hook, *args, **kwargs)
 
@@ -178,6 +180,7 @@ class TransformerLensSurface(SignalModel):
 
     # --- handles: signals as tokens -----------------------------------------------------------------------
 
+    @checked
     def handles(self, x: Signals, labels: Labels | None = None) -> AbstractContextManager[Handles]:
         """Make stand-ins `[batch, pos]` (int64) for signals, for utilities that take tokens and sweep positions.
 
@@ -201,6 +204,8 @@ class TransformerLensSurface(SignalModel):
     def run_with_hooks(self, *model_args: Any, **kwargs: Any) -> Any:
         """As in TransformerLens, except that tools do not take the samples of signals for positions (use `handles`)."""
         check_positions(model_args)
+        for name in ("fwd_hooks", "bwd_hooks"):
+            check_hooks(kwargs.get(name, []), name)
         return super().run_with_hooks(*model_args, **kwargs)
 
     def to_tokens(self, *_: Any, **__: Any) -> NoReturn:

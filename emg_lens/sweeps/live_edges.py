@@ -71,6 +71,8 @@ def reach(
     for name, mask in (("cut", cut), ("permanent_mask", permanent_mask)):
         if mask is not None and (mask.dtype != torch.bool or mask.ndim != 4):
             raise ArgumentError(f"{name}={short(mask)}; expected torch.bool [layer, head, dest, src]")
+    if readout.is_floating_point() or readout.is_complex():
+        raise ArgumentError(f"readout={short(readout)}; expected positions, layout.positions('cls')")
     n_layers, _, n_tokens, _ = cut.shape
     if permanent_mask is not None:
         cut = cut & ~permanent_mask

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from emg_lens.errors import EmgLensError
+from emg_lens.errors import EmgLensError, did_you_mean
+from emg_lens.registry import UnknownNameError
 from emg_lens.sweeps.conditions import BASELINE, Condition
 from emg_lens.sweeps.plan import SweepPlan
 from emg_lens.tables import WholeTable
@@ -198,6 +199,15 @@ def check_labels(labels: Int[np.ndarray, " trial"], shape: tuple[int, ...]) -> N
         raise ArgumentError(f"y runs from {labels.min()} to {labels.max()}; expected 0 to {shape[1] - 1}")
 
 
+class _ByCondition(dict[str, Tensor]):
+    """Outputs by condition name; a message lists the names."""
+
+    def __missing__(self, name: object) -> Tensor:
+        raise UnknownNameError(
+            f"no condition {short(name)}; {did_you_mean(name, self)}the result has {short(list(self))}"
+        )
+
+
 class SweepError(EmgLensError, RuntimeError):
     """Some conditions raised while running. `result` holds the others, `errors` the exception of each."""
 
@@ -225,7 +235,8 @@ def sweep_result(
     audited["equivalence_error"] = [
         _distance(logits.get(n), logits.get(e)) for n, e in zip(names, audited["equivalent_to"], strict=True)
     ]
-    result = SweepResult(tuple(c for c in conditions if c.name in logits), logits, audited, executor, y)
+    ran = tuple(c for c in conditions if c.name in logits)
+    result = SweepResult(ran, _ByCondition(logits), audited, executor, y)
     if failed:
         raise SweepError(failed, result)
     return result

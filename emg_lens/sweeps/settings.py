@@ -126,6 +126,8 @@ def check_inputs(x: Tensor, reference: Tensor | None) -> None:
             continue
         if not len(trials):
             raise SweepInputError(f"{name} has no trial: it is {list(trials.shape)}; give at least one trial")
+        if trials.shape[1:] != x.shape[1:]:
+            raise SweepInputError(f"{name} trials are {list(trials.shape[1:])}; expected {list(x.shape[1:])}, as in x")
         if not trials.is_floating_point():
             continue
         bad = trials_not_finite(trials)
@@ -134,10 +136,6 @@ def check_inputs(x: Tensor, reference: Tensor | None) -> None:
                 f"{name} has NaN or infinite values in {len(bad)} of {len(trials)} trials, the first is trial"
                 f" {bad[0]}; repair them or leave them out"
             )
-    if reference is not None and reference.shape[1:] != x.shape[1:]:
-        raise SweepInputError(
-            f"reference trials are {list(reference.shape[1:])}; expected {list(x.shape[1:])}, as in x"
-        )
 
 
 def check_scratch(folder: str | Path | None) -> Path | None:

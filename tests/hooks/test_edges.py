@@ -155,7 +155,7 @@ def test_the_mask_is_boolean_and_of_full_shape():
         (lambda: positions([10**5000]), r"a number|number of"),
         (lambda: lag(0, 10**30), r"integers"),
         (lambda: unimodal("a" * 10**7), r"unknown modality"),
-        (lambda: unimodal(3), r"expected a name in quotes"),
+        (lambda: unimodal(3), r"expected names in quotes"),
         (lambda: flow(1, "acc"), r"name"),
     ],
 )
