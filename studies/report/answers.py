@@ -171,7 +171,8 @@ def _places(ablations: Sequence[Verdict], cell: Cell, kind: str) -> Iterator[str
             start = f"No cut of a single {kind} has random controls"
         largest = ablations[0]
         what = what_was_done(largest.row, cell).removesuffix(" cut")
-        why = f" Whether it is specific is open: {why_no_control(largest, cell)}." * (largest.verdict == "no control")
+        is_open = largest.verdict == "no control"
+        why = f" Whether it is specific is open: {why_no_control(largest, cell)}." if is_open else ""
         yield f"{start}. The largest {harm(cell)}, {drop_in_words(largest, cell)}, is for {what}.{why}"
 
 

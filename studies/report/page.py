@@ -29,7 +29,7 @@ from emg_lens.studies.report.html_pieces import (
 )
 from emg_lens.studies.report.leakage_section import leakage_sentences, leakage_table, training_repetitions
 from emg_lens.studies.report.limits import what_is_not_shown
-from emg_lens.studies.report.quality_sentences import quality_line, quality_warning
+from emg_lens.studies.report.quality_sentences import compared_with_reference, quality_line, quality_warning
 from emg_lens.studies.report.verdict_sentences import what_was_done
 from emg_lens.studies.report.view import MAIN, VIEWS, View, views_of
 from emg_lens.studies.report.wording import MODE_NAMES, metric_name, metric_words, value
@@ -131,10 +131,13 @@ def _quality(findings: Findings) -> str:
         return bullet_list((text for cell in findings.cells if (text := quality_line(cell))), "quality")
     metric = metric_name(findings.metric)
     known = [(cell, one) for cell in findings.cells if (one := quality_of(cell)) is not None]
-    rows = [[", ".join(cell.levels.values()), one.test, one.reference, one.chance, one.train] for cell, one in known]
+    rows = [
+        [", ".join(cell.levels.values()), *map(value, (one.test, one.reference, one.chance, one.train))]
+        + [compared_with_reference(one)]
+        for cell, one in known
+    ]
     columns = [", ".join(findings.factors), metric, "Simple reference", "Chance", "On training trials"]
-    table = pd.DataFrame(rows, columns=columns)
-    table[columns[1:]] = table[columns[1:]].map(value)
+    table = pd.DataFrame(rows, columns=[*columns, "Compared with the reference"])
     return text_table(table) if known else ""
 
 

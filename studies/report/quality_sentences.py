@@ -1,7 +1,7 @@
 """Sentences that judge a model before its cuts are interpreted (docs/statistics.md §5.7)."""
 
 from emg_lens.scoring.metrics import METRICS
-from emg_lens.studies.report.wording import change_in_words, metric_words, value
+from emg_lens.studies.report.wording import EMPTY, change_in_words, metric_words, value
 from emg_lens.studies.results.findings import Cell
 from emg_lens.studies.results.quality import NEAR_ONE, Quality, quality_of
 
@@ -10,7 +10,7 @@ REFERENCES = {"classes": "linear discriminant analysis", "values": "ridge regres
 
 
 def quality_line(cell: Cell) -> str:
-    """Scores of the model and of the simple reference, in two sentences; empty if they are unknown."""
+    """Scores of the model and of the simple reference in sentences; empty if they are unknown."""
     quality = quality_of(cell)
     if quality is None:
         return ""
@@ -23,7 +23,15 @@ def quality_line(cell: Cell) -> str:
     by_modality = f" ({', '.join(alone)})" if len(alone) > 1 else ""
     method = REFERENCES[METRICS[cell.metric].kind] if cell.metric in METRICS else "a linear model"
     reference = f"A simple reference ({method} on mean and log-variance) reaches {value(quality.reference)}"
-    return f"{model}. {reference}{by_modality}."
+    is_open = f" The model is not shown to be better: {_from_reference(cell, quality)}." * quality.not_above_reference
+    return f"{model}. {reference}{by_modality}.{is_open}"
+
+
+def compared_with_reference(quality: Quality) -> str:
+    """Say in a table whether the model is better than the simple reference."""
+    if quality.reference != quality.reference:
+        return EMPTY
+    return "worse" if quality.below_reference else "not shown to be better" if quality.not_above_reference else "better"
 
 
 def quality_warning(cell: Cell) -> str | None:
@@ -47,15 +55,20 @@ def quality_warning(cell: Cell) -> str | None:
 
 
 def _below_reference(cell: Cell, quality: Quality) -> str:
+    return f"The model is worse than the simple reference: {_from_reference(cell, quality)}."
+
+
+def _from_reference(cell: Cell, quality: Quality) -> str:
+    """State the difference from the simple reference, and how many subjects are worse."""
+    n_worse = f"{quality.n_below} of {quality.n_subjects} subjects are worse"
+    if not quality.difference:
+        return f"{metric_words(cell.metric)} is equal on average; {n_worse}"
     unit = "pp" if cell.is_fraction else METRICS[cell.metric].unit if cell.metric in METRICS else ""
     sign, word = (1, "higher") if quality.difference > 0 else (-1, "lower")
     low, high = sorted((sign * quality.low, sign * quality.high))
     row = {"difference": sign * quality.difference, "ci_low": low, "ci_high": high, "unit": unit}
     change = change_in_words(row, cell.statistics.confidence).removeprefix("+")
-    return (
-        f"The model is worse than the simple reference: {metric_words(cell.metric)} is {word} by {change};"
-        f" {quality.n_below} of {quality.n_subjects} subjects are worse."
-    )
+    return f"{metric_words(cell.metric)} is {word} by {change}; {n_worse}"
 
 
 def _at(cell: Cell) -> str:

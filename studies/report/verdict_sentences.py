@@ -108,10 +108,10 @@ def why_no_control(one: Verdict, cell: Cell) -> str:
     """Say why an ablation has no random control, or too few."""
     needed, n = enough_random(cell.statistics.alpha), len(one.cut.random)
     if one.reason == "most channels":
-        removed = sum(cell.channels[name] for name in one.row["edges"].split(" and "))
+        removed, of = sum(cell.channels[name] for name in one.row["edges"].split(" and ")), sum(cell.channels.values())
         return (
-            f"the removal takes {removed} of {sum(cell.channels.values())} channels, and random removals of as many take most"
-            " of the same channels"
+            f"the removal takes {removed} of {of} channels, and random removals of as many take most of the same"
+            " channels"
         )
     if one.reason == "not requested":
         return f"the study asks for fewer than {needed} random controls (conditions.controls.random_edges)"

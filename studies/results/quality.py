@@ -36,6 +36,8 @@ class Quality:
         n_below: Number of subjects with a worse score of the model than of the reference.
         below_reference: Whether the model is worse than the reference: the interval lies on the worse side of zero.
             Without an interval: every subject is worse, fractions by at least `CLEARLY_WORSE`.
+        not_above_reference: Whether the model is shown to be neither better nor worse than the reference: the interval
+            includes zero. Without an interval: the mean is not better, and `below_reference` is false.
         overfitted: Whether a fraction is at least `NEAR_ONE` on training trials, and more than half of its distance
             from chance is lost on test trials.
     """
@@ -50,6 +52,7 @@ class Quality:
     n_subjects: int
     n_below: int
     below_reference: bool
+    not_above_reference: bool
     overfitted: bool
     references: Mapping[str, float] = field(default_factory=dict)
 
@@ -67,8 +70,10 @@ def quality_of(cell: Cell) -> Quality | None:
     loss, scale = (change if cell.lower_is_better else -change), (100 if cell.is_fraction else 1)
     if np.isnan(low):
         below = loss >= CLEARLY_WORSE / 100 if cell.is_fraction else loss > 0
+        is_open = round(loss.mean(), 12) >= 0
     else:
         below = np.array([low > 0 if cell.lower_is_better else high < 0])
+        is_open = low <= 0 <= high
     lost, learned = means["train"] - means["test"], means["train"] - means["chance"]
     references = {name.removeprefix(f"{REFERENCE}_"): float(means[name]) for name in quality_columns(by_subject)}
     return Quality(
@@ -83,6 +88,7 @@ def quality_of(cell: Cell) -> Quality | None:
         n_subjects=len(by_subject),
         n_below=int((loss > 0).sum()),
         below_reference=bool(below.all()),
+        not_above_reference=bool(is_open and not below.all()),
         overfitted=bool(
             cell.is_fraction and not cell.lower_is_better and means["train"] >= NEAR_ONE and lost > LOST * learned
         ),

@@ -122,6 +122,36 @@ def test_the_line_names_test_chance_training_and_references():
     assert quality_line(cell_of(tidy(baseline=[0.5]))) == ""
 
 
+@pytest.mark.parametrize(
+    ("model", "reference", "metric", "text"),
+    [
+        (
+            [0.9, 0.97, 0.95, 0.99, 0.9],
+            [0.96, 0.96, 0.98, 0.99, 0.96],
+            "accuracy",
+            "accuracy is lower by 2.8 pp (95 % CI",
+        ),
+        (
+            [0.9, 0.97, 0.95, 0.99, 0.9],
+            [0.86, 0.97, 0.97, 0.97, 0.9],
+            "accuracy",
+            "accuracy is higher by 0.8 pp (95 % CI",
+        ),
+        ([1.2, 0.9, 1.1, 1.0, 1.3], [1.0, 1.0, 1.0, 1.0, 1.0], "mae", "MAE is higher by 0.100 (95 % CI"),
+        ([0.9, 0.8], [0.8, 0.9], "accuracy", "accuracy is equal on average; 1 of 2 subjects are worse."),
+        ([0.9] * 6, [0.6, 0.7, 0.7, 0.8, 0.8, 0.8], "accuracy", ""),
+        ([0.9, 0.9], [0.8, 0.7], "accuracy", ""),
+        ([0.4] * 6, [0.6, 0.7, 0.7, 0.8, 0.8, 0.8], "accuracy", ""),
+    ],
+    ids=["lower", "higher", "error", "equal", "clearly better", "better without an interval", "clearly worse"],
+)
+def test_a_model_that_is_neither_better_nor_worse_than_the_reference_is_named(model, reference, metric, text):
+    cell = judged(model, reference, metric=metric)
+    _, _, after = quality_line(cell).partition(" The model is not shown to be better: ")
+    assert after.startswith(text) and bool(after) == bool(text)
+    assert quality_of(cell).not_above_reference == bool(text)
+
+
 def test_the_warning_says_what_is_wrong_and_what_to_try():
     assert quality_warning(judged([0.9] * 3, [0.8] * 3)) is None
     assert quality_warning(cell_of(tidy(baseline=[0.5]))) is None

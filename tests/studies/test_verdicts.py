@@ -380,6 +380,13 @@ def test_layers_are_named_with_their_drops_or_the_largest_with_its_objection():
     assert (
         "is for cross-modal edges of L1. Whether it is specific is open: the cut has every edge of its kinds" in largest
     )
+    one_subject = tidy(baseline=[0.9], a=[0.5]).assign(
+        edges="cross_modal", layer=[np.nan, 0.0], mode=["", "individual"]
+    )
+    (text,) = answers_to_questions(findings_with(cell_of(one_subject)))[PLACES]
+    assert text.endswith("40.0 pp, is for cross-modal edges of L1."), (
+        "without an interval there is no verdict to explain"
+    )
 
 
 @pytest.mark.parametrize("ways", [("resample", "mean"), ("mean",)])
