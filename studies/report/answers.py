@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from emg_lens.studies.report.limits import is_decodable_before
 from emg_lens.studies.report.quality_sentences import quality_warning
 from emg_lens.studies.report.verdict_sentences import (
     drop_in_words,
@@ -99,7 +100,7 @@ def _answers_of(cell: Cell, verdicts: Sequence[Verdict], explains_removed: bool)
     for question in texts.keys() & {SENSORS, ELECTRODES}:
         ways = {one.row["by"] for one in groups[question]}
         chosen = [one for one in groups[question] if len(ways) == 1 or one.row["by"] == "resample"]
-        texts[question] = [sentence(one, cell) for one in chosen]
+        texts[question] = [sentence(one, cell) + _before_onset(one, cell) for one in chosen]
         if question == SENSORS and explains_removed and chosen[0].row["by"] == "resample":
             texts[question][0] += REMOVED
     if PLACES in texts:
@@ -142,6 +143,18 @@ def ablations_by_question(cell: Cell, verdicts: Sequence[Verdict]) -> dict[str, 
 
 def _importance(one: Verdict) -> tuple[bool, bool, float]:
     return is_all_but_one(one.row), one.verdict != "shown", -one.drop
+
+
+def _before_onset(one: Verdict, cell: Cell) -> str:
+    """Warn that the removed sensor also predicts the class before the movement starts."""
+    known = () if cell.leakage is None else cell.leakage.decodability
+    for of in known if one.reason != "zero" else ():
+        if of.modality == one.row["edges"] and is_decodable_before(of):
+            return (
+                f" A linear classifier decodes the class from {of.modality.upper()} before movement onset with accuracy"
+                f" {of.before:.2f} (chance {of.chance:.2f})."
+            )
+    return ""
 
 
 def _closed(one: Verdict, cell: Cell) -> str:

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from emg_lens.data.pre_onset import ALL
+from emg_lens.data.leakage import Leakage
+from emg_lens.data.pre_onset import ALL, Decodability
 from emg_lens.studies.report.verdict_sentences import NO_CONTROL, drop_in_words, harm
 from emg_lens.studies.report.wording import (
     NOT_SIGNIFICANT,
@@ -106,17 +107,42 @@ def _limits_of_design(cell: Cell, verdicts: Sequence[Verdict]) -> Iterator[str]:
     yield from _too_few(cell.tests, cell.statistics)
 
 
+def is_decodable_before(one: Decodability) -> bool:
+    """Say whether the class can be decoded before movement onset far above chance."""
+    return one.before > PRE_ONSET_LIMIT * one.chance
+
+
+def _decodable_before(leakage: Leakage) -> Decodability | None:
+    """Return the pre-onset decodability from all channels, if it is far above chance."""
+    of_all = [one for one in leakage.decodability if one.modality == ALL] or leakage.decodability
+    return next(filter(is_decodable_before, of_all[:1]), None)
+
+
+def warnings_of_split(cell: Cell) -> Iterator[str]:
+    """Short warnings next to the accuracy of the models: what else than the movement may contribute to it."""
+    if cell.leakage is None:
+        return
+    if one := _decodable_before(cell.leakage):
+        yield (
+            "Not all of this accuracy may come from the movement: a linear classifier decodes the class before"
+            f" movement onset with accuracy {one.before:.2f} (chance {one.chance:.2f})."
+        )
+    if cell.leakage.is_blocked:
+        yield (
+            "Gestures were recorded in blocks, so posture, sweat or electrode shift may also predict the class (section"
+            " Leakage of the report)."
+        )
+
+
 def _limits_of_split(cell: Cell) -> Iterator[str]:
     """Sentences on the limits that follow from the leakage report."""
     if cell.leakage is None:
         return
-    of_all = [one for one in cell.leakage.decodability if one.modality == ALL] or list(cell.leakage.decodability)
-    for one in of_all[:1]:
-        if one.before > PRE_ONSET_LIMIT * one.chance:
-            yield (
-                "The models may use more than the gesture: a linear classifier of all recorded channels decodes the"
-                f" class before movement onset with accuracy {one.before:.2f} (chance {one.chance:.2f})."
-            )
+    if one := _decodable_before(cell.leakage):
+        yield (
+            "The models may use more than the gesture: a linear classifier of all recorded channels decodes the"
+            f" class before movement onset with accuracy {one.before:.2f} (chance {one.chance:.2f})."
+        )
     if cell.leakage.is_blocked:
         repeats = cell.leakage.class_repeats_clause()
         yield f"The models may use the time of recording instead of the gesture: {repeats}."

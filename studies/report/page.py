@@ -28,7 +28,7 @@ from emg_lens.studies.report.html_pieces import (
     text_table,
 )
 from emg_lens.studies.report.leakage_section import leakage_sentences, leakage_table, training_repetitions
-from emg_lens.studies.report.limits import what_is_not_shown
+from emg_lens.studies.report.limits import warnings_of_split, what_is_not_shown
 from emg_lens.studies.report.quality_sentences import compared_with_reference, quality_line, quality_warning
 from emg_lens.studies.report.verdict_sentences import what_was_done
 from emg_lens.studies.report.view import MAIN, VIEWS, View, views_of
@@ -126,9 +126,11 @@ def _first_screen(findings: Findings, figures: Mapping[str, Mapping[str, bytes]]
 
 
 def _quality(findings: Findings) -> str:
-    """The quality of the models: one line per cell, or a table of many cells."""
+    """The quality of the models, and what else may contribute to it: one line per cell, or a table of many cells."""
+    of_split = list(dict.fromkeys(text for cell in findings.cells for text in warnings_of_split(cell)))
     if len(findings.cells) <= MOST_WARNINGS:
-        return bullet_list((text for cell in findings.cells if (text := quality_line(cell))), "quality")
+        lines = [text for cell in findings.cells if (text := quality_line(cell))]
+        return bullet_list([*lines, *of_split], "quality")
     metric = metric_name(findings.metric)
     known = [(cell, one) for cell in findings.cells if (one := quality_of(cell)) is not None]
     rows = [
@@ -138,7 +140,7 @@ def _quality(findings: Findings) -> str:
     ]
     columns = [", ".join(findings.factors), metric, "Simple reference", "Chance", "On training trials"]
     table = pd.DataFrame(rows, columns=[*columns, "Compared with the reference"])
-    return text_table(table) if known else ""
+    return f"{text_table(table) if known else ''}{folded_list(of_split, 'quality', MOST_LINES)}"
 
 
 def _cohort(findings: Findings) -> str:

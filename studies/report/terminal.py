@@ -10,6 +10,7 @@ from rich.text import Text
 
 from emg_lens.errors import printable
 from emg_lens.studies.report.answers import answers_to_questions
+from emg_lens.studies.report.limits import warnings_of_split
 from emg_lens.studies.report.quality_sentences import quality_line, quality_warning
 from emg_lens.studies.report.table_formats import fitted, to_rich
 from emg_lens.studies.report.view import views_of
@@ -44,6 +45,7 @@ def terminal_parts(findings: Findings) -> list[RenderableType]:
     lines += [Text(printable(findings.study.question))] * bool(findings.study.question)
     lines += _first([text for cell in findings.cells if (text := quality_warning(cell))], MOST_WARNINGS, "yellow")
     lines += _first([text for cell in findings.cells if (text := quality_line(cell))])
+    lines += _first(list(dict.fromkeys(text for cell in findings.cells for text in warnings_of_split(cell))))
     for question, texts in answers_to_questions(findings).items():
         answers = Table.grid(padding=(0, 1))
         for text in _first(texts):

@@ -3,13 +3,15 @@
 from dataclasses import replace
 
 from synthetic import by_factors, cell_of, findings_of, tidy
+from test_answers import removals_of
 from test_controls import made_up
 from test_verdicts import MILD, findings_with, without_superset
 
 from emg_lens.data.leakage import SHARED, Leakage
 from emg_lens.data.pre_onset import Decodability
-from emg_lens.studies.report.answers import LEVELS, answers_to_questions
-from emg_lens.studies.report.limits import what_is_not_shown
+from emg_lens.studies.report.answers import LEVELS, SENSORS, SUMMARY, answers_to_questions
+from emg_lens.studies.report.limits import warnings_of_split, what_is_not_shown
+from emg_lens.studies.report.terminal import terminal_parts
 from emg_lens.studies.results.findings import Cell
 from emg_lens.studies.statistics.spec import StatisticsSpec
 
@@ -60,6 +62,23 @@ def test_pre_onset_decodability_and_shared_subjects_are_reported():
     assert "before movement onset" not in " ".join(
         not_shown_of(replace(cell_of(tidy(baseline=[0.9, 0.8])), leakage=weak))
     )
+
+
+def test_the_first_screen_warns_of_posture_and_of_blocks_next_to_what_they_weaken():
+    emg, acc, both = (Decodability(name, x, 0.9, 0.1, 10) for name, x in (("emg", 0.15), ("acc", 0.5), ("all", 0.6)))
+    report = Leakage(1, 10, 12, dict.fromkeys(SHARED, 0), (emg, acc, both), 0.5, 0.88, 0.05)
+    cell = replace(removals_of({"EMG": 0.2, "ACC": 0.4}), leakage=report)
+    of_model, of_order = warnings_of_split(cell)
+    assert "decodes the class before movement onset with accuracy 0.60 (chance 0.10)." in of_model
+    assert of_order.startswith("Gestures were recorded in blocks, so posture")
+    of_acc, of_emg = answers_to_questions(findings_with(cell))[SENSORS]
+    assert "decodes the class from ACC before movement onset with accuracy 0.50 (chance 0.10)." in of_acc
+    assert of_emg.startswith("With EMG removed") and "before movement onset" not in of_emg
+    screen = " ".join(str(part) for part in terminal_parts(findings_with(cell)))
+    assert screen.index(of_model) < screen.index(of_order) < screen.index(SUMMARY)
+    (only,) = warnings_of_split(replace(cell, leakage=replace(report, decodability=(acc,), class_repeats=0.05)))
+    assert "with accuracy 0.50" in only, "of one sensor there is no entry for all"
+    assert not [*warnings_of_split(replace(cell, leakage=None))]
 
 
 def test_levels_are_named_where_they_differ_and_seeds_and_data_sets_are_counted():
