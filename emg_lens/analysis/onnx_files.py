@@ -18,6 +18,7 @@ from emg_lens.analysis.deployment import run_times
 from emg_lens.errors import EmgLensError, printable
 from emg_lens.hooks.evaluation import evaluating
 from emg_lens.io.files import check_replaceable, write_bytes
+from emg_lens.lens.model_outputs import OutputFunction, output_tensor
 from emg_lens.sweeps.side_by_side import torch_threads
 from emg_lens.sweeps.structure import has_hooks
 from emg_lens.validation import ArgumentError, checked
@@ -59,16 +60,25 @@ class OnnxExport:
 
 
 @checked
-def export_onnx(model: nn.Module, file: str | Path, x: Tensor | None = None, *, batch: PositiveInt = 1) -> OnnxExport:
+def export_onnx(
+    model: nn.Module,
+    file: str | Path,
+    x: Tensor | None = None,
+    *,
+    output: OutputFunction | None = None,
+    batch: PositiveInt = 1,
+) -> OnnxExport:
     """Write a model as an ONNX file, run the file with onnxruntime, and compare it with the model.
 
     The file computes the outputs in evaluation mode in float32 for inputs of one shape, named `signals`; its output is
     named `outputs`. It is written only if it agrees with the model.
 
     Args:
-        model: One of our models, also a quantised copy, or a module with one input and one output.
+        model: One of our models, also a quantised copy, or a module with one input.
         file: The file to write, or to replace.
         x: Input for the comparison `[batch, channel, time]`; default: standard-normal signals.
+        output: Function of what the model returns that makes the tensor to write, as for `sweep`: `lambda o: o[0]`. Not
+            needed for a model that returns a tensor, or an object with `logits`.
         batch: Trials in one run, if `x` is not given.
 
     Returns:
@@ -78,7 +88,7 @@ def export_onnx(model: nn.Module, file: str | Path, x: Tensor | None = None, *, 
         ExportError: The extra `deploy` is not installed, the model cannot be exported, the outputs differ by more than
             1e-4 of the largest one, or the file cannot be written.
         ArgumentError: A model with hooks, without `example_input` and without `x`, that does not run on `x`, or that
-            does not return one tensor; no trials; or a file in a folder that does not exist.
+            does not return a tensor without `output`; no trials; or a file in a folder that does not exist.
         NotAFileError: The file is a pipe or a device.
 
     Example:
@@ -104,6 +114,7 @@ def export_onnx(model: nn.Module, file: str | Path, x: Tensor | None = None, *, 
     given: Any = model
     x = given.example_input(batch) if x is None else x.detach()
     assert x is not None
+    model = _Written(model, output)
     _check_run(model, x)
     other = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(x)
     with evaluating(model), torch.no_grad():
@@ -134,25 +145,36 @@ def export_onnx(model: nn.Module, file: str | Path, x: Tensor | None = None, *, 
     )
 
 
-def _check_run(model: nn.Module, x: Tensor) -> None:
-    """Refuse an input on which the model does not run, and a model that does not return one tensor."""
-    kind = type(model).__name__
+class _Written(nn.Module):
+    """A model that returns only the tensor that is written to the file."""
+
+    def __init__(self, model: nn.Module, output: OutputFunction | None) -> None:
+        super().__init__()
+        self.model, self.output = model, output
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the model, and choose its output."""
+        returned = self.model(x)
+        if self.output is None and isinstance(returned, Tensor):
+            return returned
+        return output_tensor(self.model, returned, self.output, None)
+
+
+def _check_run(model: _Written, x: Tensor) -> None:
+    """Refuse an input on which the model does not run, and a model that does not return a tensor."""
+    kind = type(model.model).__name__
     if not x.numel():
         raise ArgumentError(f"x has shape {list(x.shape)}; expected at least one trial: [batch, ...]")
     try:
         with evaluating(model), torch.no_grad():
-            returned = model(x.clone())
+            model(x.clone())
     except EmgLensError:
         raise
     except Exception as error:
         raise ArgumentError(f"{kind} does not run on x of shape {list(x.shape)}: {printable(str(error))}") from error
-    if not isinstance(returned, Tensor):
-        raise ArgumentError(
-            f"{kind} returns a {type(returned).__name__}; expected one tensor: wrap it in a module that returns one"
-        )
 
 
-def _onnx_bytes(model: nn.Module, x: Tensor) -> bytes:
+def _onnx_bytes(model: _Written, x: Tensor) -> bytes:
     """Return the content of the file; what torch's exporter prints and logs is left out."""
     noise = logging.getLogger("torch.onnx")
     level, printed = noise.level, io.StringIO()
@@ -167,7 +189,7 @@ def _onnx_bytes(model: nn.Module, x: Tensor) -> bytes:
         return program.model_proto.SerializeToString()
     except Exception as error:  # noqa: BLE001 - the exporter raises errors of many kinds
         reason = " ".join(str(error).split())[:300]
-        raise ExportError(f"torch cannot export {type(model).__name__} to ONNX: {reason}") from error
+        raise ExportError(f"torch cannot export {type(model.model).__name__} to ONNX: {reason}") from error
     finally:
         noise.setLevel(level)
 

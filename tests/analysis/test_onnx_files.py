@@ -88,15 +88,39 @@ def test_hooks_and_models_without_input_are_refused(tmp_path):
 
 
 class Named(nn.Linear):
+    part = "logits"
+
     def forward(self, x):
-        return {"logits": super().forward(x)}
+        return {self.part: super().forward(x), "features": x}
+
+
+class OtherNames(Named):
+    part = "scores"
+
+
+@pytest.mark.parametrize(
+    ("kind", "output"), [(Named, None), (OtherNames, lambda o: o["scores"]), (OtherNames, lambda o: o["scores"].exp())]
+)
+def test_one_output_of_several_is_exported(kind, output, tmp_path):
+    model, x = kind(3, 2).eval(), torch.randn(4, 3)
+    done = export_onnx(model, tmp_path / "model.onnx", x, output=output)
+    (theirs,) = onnx.reference.ReferenceEvaluator(str(done.file)).run(None, {"signals": x.numpy()})
+    expected = model(x)["logits"] if output is None else output(model(x))
+    np.testing.assert_allclose(theirs, expected.detach().numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda f: export_onnx(nn.LSTM(3, 2), f, torch.randn(1, 5, 3)), "LSTM returns a tuple; expected one tensor"),
-        (lambda f: export_onnx(Named(3, 2), f, torch.randn(1, 3)), "Named returns a dict; expected one tensor: wrap"),
+        (
+            lambda f: export_onnx(nn.LSTM(3, 2), f, torch.randn(1, 5, 3)),
+            r"LSTM returns a tuple with .*, output=lambda o: o\[0\]",
+        ),
+        (lambda f: export_onnx(OtherNames(3, 2), f, torch.randn(1, 3)), r"OtherNames returns a dict .*o\['scores'\]$"),
+        (
+            lambda f: export_onnx(OtherNames(3, 2), f, torch.randn(1, 3), output=lambda o: o[0]),
+            "raises KeyError .*; OtherNames returns a dict with",
+        ),
         (lambda f: export_onnx(nn.Linear(3, 2), f, torch.randn(0, 3)), r"x has shape \[0, 3\]; expected at least one"),
         (lambda f: export_onnx(nn.Linear(3, 2), f, torch.randn(1, 4)), r"Linear does not run on x of shape \[1, 4\]"),
         (lambda f: export_onnx(built(), f, torch.randn(1, 2, 40)), r"input has shape \[1, 2, 40\] .*5 channels"),
