@@ -6,12 +6,14 @@ import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from emg_lens.data import Batch
 from emg_lens.data.preprocessing import Recipe, preprocess
 from emg_lens.data.sources.simulated.simulation import Simulation, simulate
 
@@ -59,6 +61,11 @@ def recordings(tmp_path_factory) -> Path:
         table = pd.DataFrame({**columns, "label": recording.label, "repetition": recording.repetition})
         table.to_csv(folder / f"P{recording.subject}.csv", index=False)
     return folder
+
+
+def test_the_page_names_all_fields_of_a_batch():
+    named = re.findall(r"^\| `(\w+)` \|", PAGE.read_text().split("## 6. ")[1].split("```")[0], re.MULTILINE)
+    assert named == [field.name for field in fields(Batch)]
 
 
 def run(lab: Path, *command: str, cwd: Path | None = None) -> str:

@@ -73,6 +73,9 @@ def said(tmp_path_factory) -> list[str]:
     command("check", "--data", save(folder / "odd.h5", [1, 3]))
     command("run", "--data", trials, "--out", folder / "runs", "--jobs", "1")
     command("run", "--data", others, "--out", folder / "runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("emg_lens.studies.fits.plugin_check.plugin_versions", lambda names: {"my-lab": "0.2"})  # noqa: ARG005
+        command("run", "--data", trials, "--out", folder / "runs", "--jobs", "1")
     damaged = next((folder / "runs").rglob("input_statistics.safetensors"))
     damaged.write_bytes(damaged.read_bytes()[:-2] + b"zz")
     command("run", "--data", trials, "--out", folder / "runs", "--jobs", "1")
