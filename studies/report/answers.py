@@ -207,6 +207,8 @@ def _comparisons(findings: Findings) -> Iterator[str]:
 
 
 def level_in_words(findings: Findings, row: Mapping[str, Any]) -> str:
-    """Name a comparison of levels: `"architecture multimodal-mlp compared with hierarchical (sensors: acc)"`."""
+    """Name a comparison of levels: `"architecture “mlp” compared with “hierarchical” (sensors: acc)"`."""
     others = [f"{name}: {row[name]}" for name in findings.factors if name != row["factor"]]
-    return f"{row['factor']} {row['level']} compared with {row['to']}" + (f" ({', '.join(others)})" if others else "")
+    return f"{row['factor']} “{row['level']}” compared with “{row['to']}”" + (
+        f" ({', '.join(others)})" if others else ""
+    )

@@ -32,7 +32,8 @@ def study_notes(cell: Cell) -> list[str]:
         f"n = {scores['subject'].nunique()} subjects; {metric} is the mean over subjects.",
         f"{change_name(cell)} = {relative if cell.is_fraction else '100 (masked − baseline) / baseline.'}",
         f"Sig.: {TEST_NAMES[spec.test]}, {CORRECTION_NAMES[spec.correction]} within family “{spec.family}” "
-        f"(number of tests: {chosen}). * p < .05, ** < .01, *** < .001, **** < .0001, ns: not significant.",
+        f"(number of tests: {chosen}). * p < .05, ** < .01, *** < .001, **** < .0001, ns: not significant."
+        " These are tests over subjects. The p of a verdict compares with random controls instead.",
         _number_of_tests(sizes),
     ]
     unmasked = scores[scores["condition"] == BASELINE]

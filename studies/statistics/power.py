@@ -72,8 +72,9 @@ def power_warnings(n_subjects: int, sizes: Mapping[str, int] | Sequence[int], sp
     if not needs:
         return []
     subjects, comparisons = _count(n_subjects, "subject"), _count(largest, "comparison")
-    reach = f"{comparisons} cannot reach p < {f'{spec.alpha:g}'.lstrip('0')} after correction"
-    return [f"With {subjects}, {reach}, however large the effect: {', '.join(needs)}{can}."]
+    limit = f"{spec.alpha:g}".lstrip("0")
+    reach = f"tests over subjects cannot reach p < {limit} after correction for {comparisons}, however large the effect"
+    return [f"With {subjects}, {reach}: {', '.join(needs)}{can}."]
 
 
 def _count(n: int, noun: str) -> str:

@@ -103,9 +103,9 @@ def test_levels_differ_only_if_the_interval_excludes_zero():
     )
     emg, acc = answers_to_questions(findings)[LEVELS]
     assert emg.startswith(
-        "sensors emg compared with both: accuracy 0.490 compared with 0.810, a difference of −32.0 pp"
+        "sensors “emg” compared with “both”: accuracy 0.490 compared with 0.810, a difference of −32.0 pp"
     )
-    assert acc.startswith("sensors acc compared with both: no clear difference (accuracy 0.810")
+    assert acc.startswith("sensors “acc” compared with “both”: no clear difference (accuracy 0.810")
     exact = {"test": "wilcoxon", "compare": [{"factor": "sensors", "to": "both"}]}
     text = what_is_not_shown(
         replace(findings, study=findings.study.model_copy(update={"statistics": StatisticsSpec(**exact)}))

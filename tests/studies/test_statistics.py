@@ -503,8 +503,8 @@ def test_five_subjects_cannot_be_significant_with_wilcoxon_whatever_the_effect()
 def test_one_warning_says_how_many_subjects_are_needed():
     (warning,) = power_warnings(4, {"individual": 10, "from_end": 10, "extra": 6}, StatisticsSpec())
     assert warning == (
-        "With 4 subjects, 10 comparisons cannot reach p < .05 after correction, however large the effect: Mann-Whitney"
-        " needs 6 subjects, Wilcoxon needs 9 subjects."
+        "With 4 subjects, tests over subjects cannot reach p < .05 after correction for 10 comparisons, however large"
+        " the effect: Mann-Whitney needs 6 subjects, Wilcoxon needs 9 subjects."
     )
     (warning,) = power_warnings(6, [8], StatisticsSpec())
     assert warning.endswith("however large the effect: Wilcoxon needs 9 subjects; Mann-Whitney can.")

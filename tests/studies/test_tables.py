@@ -264,6 +264,7 @@ def test_repetitions_are_counted_and_not_their_windows():
     assert "24 test repetitions per subject (250 to 255 windows)" in notes
     assert "one repetition changes the subject's accuracy by 4.17 pp." in notes
     assert "windows" not in "\n".join(study_notes(cell_of(scores.assign(n_test=24))))
+    assert "These are tests over subjects. The p of a verdict compares with random controls instead." in notes
 
 
 def test_pre_onset_decodability_stands_under_the_table():

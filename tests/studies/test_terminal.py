@@ -40,6 +40,7 @@ def test_warning_quality_and_answers_come_before_the_table():
     assert text.startswith("A study Which edges matter? ")
     order = [quality_warning(cell), quality_line(cell), "Is there fusion", "Verdicts"]
     assert [text.index(part) for part in order] == sorted(text.index(part) for part in order)
+    assert "Why" not in text, "a note names no column that the terminal leaves out"
 
 
 def test_a_long_table_shows_its_first_rows_and_says_where_the_others_are():

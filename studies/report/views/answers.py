@@ -78,14 +78,14 @@ def layout_verdicts(cell: Cell, verdicts: Sequence[Verdict]) -> pd.DataFrame | N
     meanings = {
         "shown": "the interval excludes zero, the ablation hurts more than its random controls (p, corrected for"
         f" {corrected or 'all ablations'}), and no superset ablation hurts less",
-        "not shown": "one of these three fails (column Why)",
+        "not shown": "one of these three fails (the report names it)",
         "no control": "no or too few random controls, so it is open whether the effect is specific",
         "no interval": "fewer than five subjects, or all changed alike",
     }
     used = {"shown", *(one.verdict for one in verdicts)}
-    table.attrs["notes"] = [
-        " ".join(f"{word.capitalize()}: {meaning}." for word, meaning in meanings.items() if word in used)
-    ]
+    notes = [f"{word.capitalize()}: {meaning}." for word, meaning in meanings.items() if word in used]
+    notes += ["p is from the random controls. Stars and ns in other tables are from tests over subjects."] * bool(sizes)
+    table.attrs["notes"] = [" ".join(notes)]
     return table
 
 
