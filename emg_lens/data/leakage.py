@@ -148,8 +148,8 @@ class Leakage:
     def _pre_onset_sentence(self) -> str:
         if self.pre_onset_s is None:
             return (
-                "Pre-onset decodability is unknown: in these recordings no repetition has"
-                f" {WINDOW_S:g} s of rest before it."
+                f"Pre-onset decodability is unknown: no repetition has {WINDOW_S:g} s before it that are marked as"
+                " rest. Unmarked samples are not used, because they may already contain the movement."
             )
         if not self.decodability:
             return "Pre-onset decodability is unknown: too few repetitions have rest before them."

@@ -84,7 +84,10 @@ def test_what_own_arrays_share_is_reported_as_unknown():
     assert report.shared == {"samples": None, "repetition_id": 0, "repetition": 0, "recording": None, "subject": 6}
     said = report.sentences()
     assert said[0].startswith("It is unknown whether test trials contain raw samples")
-    assert any(line.endswith("no repetition has 0.6 s of rest before it.") for line in said)
+    assert any(
+        "no repetition has 0.6 s before it that are marked as rest. Unmarked samples are not used" in line
+        for line in said
+    )
     assert report.to_frame().set_index("of")["value"].isna().tolist()[:1] == [True]
 
 

@@ -49,6 +49,9 @@ class FirstStudy:
         """The text of the study file; `command` is the command that runs it."""
         command = printable(command)
         lines = [f"# A first study. Check it:  {command.replace(' run ', ' check ', 1)}", f"# Run it:  {command}"]
+        fewer_trials = " a larger cohort.segment.stride_s," * ("segment" in self.content.get("cohort", {}))
+        lines += [f"# A shorter run: fewer training.epochs,{fewer_trials} cohort.subjects: [some of them], or"]
+        lines += ["# conditions: {controls: {random_edges: 0}} (then no effect gets a verdict)."]
         lines += yaml_lines(self.content, self.comments, ("cohort", "cohort.recipe", "cohort.recipe.signals"))
         return "\n".join(lines) + "\n"
 

@@ -43,9 +43,10 @@ OPTIONAL_CLASSES = {7: "extended palm"}
 def load(root: str | Path, *, subjects: Iterable[str | int] | None = None) -> Iterator[Recording]:
     """Read the series, one recording each.
 
-    Class 0 (unmarked) becomes -1, unlabelled. Class 1 is a posture that subjects had to hold, and is a class like the
-    others. Repetition numbers count the runs of a class through both series of a subject, from 1. `root` is the folder
-    with one folder a subject; `subjects` are names (`"03"`) or numbers.
+    Class 0 (unmarked) becomes -1, unlabelled: it is not rest, because the movement starts in it. Class 1 is a posture
+    that subjects had to hold, and is a class like the others. Repetition numbers count the runs of a class through both
+    series of a subject, from 1. `root` is the folder with one folder a subject; `subjects` are names (`"03"`) or
+    numbers.
     """
     index = select_subjects(find(root), subjects)
     return (read(path, subject, done) for subject, paths in index.items() for done in [Counter()] for path in paths)

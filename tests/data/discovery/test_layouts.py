@@ -62,6 +62,19 @@ def test_subject_label_and_repetition_in_the_path_of_a_table(tmp_path, emg, acc)
     assert len(check(tmp_path).n_train) == 2
 
 
+def test_the_comments_of_the_study_name_the_keys_that_make_a_run_shorter(tmp_path, emg):
+    for subject, gesture, repetition, seed in performances():
+        np.savetxt(tmp_path / f"{subject}_{NAMES[gesture]}_{repetition}.csv", emg(gesture, seed=seed), delimiter=",")
+    new(tmp_path)
+    text = (tmp_path / "study.yaml").read_text()
+    of_new = " ".join(line[2:] for line in text.splitlines() if line.startswith("# "))
+    assert "training.epochs, a larger cohort.segment.stride_s, cohort.subjects: [some" in of_new
+    shorter = yaml.safe_load(text) | yaml.safe_load("conditions: {controls: {random_edges: 0}}")
+    shorter["cohort"]["subjects"], shorter["training"]["epochs"] = ["A"], 1
+    shorter["cohort"]["segment"]["stride_s"] *= 2
+    assert "conditions: {controls: {random_edges: 0}}" in of_new and StudySpec.from_content(shorter)
+
+
 def test_one_file_per_sensor_with_a_clock_of_its_own(tmp_path, emg, acc):
     for subject, gesture, repetition, seed in performances():
         where = tmp_path / f"P{subject == 'B':02d}" / f"{NAMES[gesture]}_{repetition}"
