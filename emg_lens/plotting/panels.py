@@ -18,6 +18,7 @@ from emg_lens.validation import ArgumentError
 F = TypeVar("F", bound=Callable[..., Any])
 LETTER_POINTS = 4.2
 """Mean width of a letter of a legend, in points."""
+NO_VALUE_LABEL = "grey: no value"
 BAR_LETTERS = 34
 """Letters of a line next to the colour bar of a row of maps."""
 
@@ -139,9 +140,13 @@ def _columns(figure: Figure, entries: Mapping[str, Any], n_columns: int, title: 
 
 
 def colour_bar(image: ScalarMappable, panels: Sequence[Axes], label: str, whole: bool = False, **place: Any) -> Any:
-    """Add a colour bar without a frame next to the panels, for whole numbers with ticks at whole numbers."""
+    """Add a colour bar without a frame next to the panels, for whole numbers with ticks at whole numbers.
+
+    If some cells of the maps are masked, its label says that grey cells have no value.
+    """
     bar = figure_of(panels[0]).colorbar(image, ax=list(panels), **{"shrink": 0.9, "pad": 0.02, **place})
-    bar.set_label(label)
+    maps = [one.get_array() for panel in panels for one in panel.images]
+    bar.set_label(f"{label}\n{NO_VALUE_LABEL}".strip() if any(map(np.ma.is_masked, maps)) else label)
     if whole:
         bar.locator = MaxNLocator(integer=True, nbins=5)
         bar.update_ticks()

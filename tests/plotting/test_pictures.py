@@ -215,6 +215,17 @@ def test_heads_without_a_row_are_grey_up_to_the_last_layer_and_head():
     np.testing.assert_array_equal(shown(plot_heads(HEADS.tolist())), HEADS)
 
 
+@pytest.mark.parametrize(("label", "expected"), [("", "grey: no value"), ("drop", "drop\ngrey: no value")])
+def test_the_colour_bar_says_what_grey_cells_mean(label, expected):
+    masked = np.ma.masked_invalid([[1.0, np.nan], [0.5, -1.0]])
+    for draw in (
+        lambda values: plot_heads(values, label=label),
+        lambda values: plot_patching(values, ["H0", "H1"], label=label),
+    ):
+        assert draw(masked).figure.axes[-1].get_ylabel() == expected
+        assert draw(masked.filled(0)).figure.axes[-1].get_ylabel() == label
+
+
 @pytest.mark.parametrize("n", [8, 12, 16, 32])
 def test_names_of_many_heads_do_not_overlap(n):
     ax = plot_heads(RNG.normal(size=(3, n)), label="Change in accuracy")
@@ -247,7 +258,7 @@ def test_very_small_and_large_numbers_of_a_flow_have_a_power_of_ten(factor, powe
     panels = plot_flow(table, label="drop")
     given = list(Figure().subplots(1, 3))[:2]
     bar = panels[0].figure.axes[-1]
-    assert bar.get_ylabel() == f"drop{times}"
+    assert bar.get_ylabel() == f"drop{times}\ngrey: no value"
     assert [panel.get_title("left") for panel in plot_flow(table, axes=given)] == [f"L1{times}", f"L2{times}"]
     numbers = [[float(one.get_text().replace("−", "-")) for one in panel.texts] for panel in panels]
     values = [list(shown(panel).compressed()) for panel in panels]

@@ -63,6 +63,6 @@ def test_named_groups_and_stages():
     assert {label.get_text() for label in named.axes[0].get_yticklabels()} == {"fusion", "rest"}
     maps = attribute(model, x, y, method="attention", by="modality").plot()
     assert [panel.get_title("left") for panel in maps.axes[:4]] == [f"L{i}" for i in (1, 2, 3, 4)]
-    assert maps.axes[-1].get_ylabel() == "attention weight"
+    assert maps.axes[-1].get_ylabel() == "attention weight\ngrey: no value"
     one_trial = attribute(model, x[:1], y[:1], method="cut", by={"fusion": cross_modal()}).plot()
     assert len(one_trial.axes[0].patches) == 1
