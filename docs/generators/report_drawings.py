@@ -17,10 +17,11 @@ DOCS = Path(__file__).resolve().parents[1]
 NOTES = {
     1: ("ACC removed", 81.1, (0, 13)),
     2: ("ACC removed", 65, (0, 13)),
-    3: ("EMG removed", 77.5, (-24, 0)),
+    3: ("all unimodal edges cut", 4.6, (26, 0)),
     4: ("all cross-modal edges cut", 32.1, (0, 13)),
     5: ("all cross-modal edges cut", 50, (0, 13)),
     6: ("cross-modal edges of L3 cut", 0, (18, 0)),
+    7: ("EMG removed", 77.5, (-24, 0)),
 }
 """Number of a note -> row of the main figure, place on its axis (pp), and offset of the number (points)."""
 QUESTIONS = (

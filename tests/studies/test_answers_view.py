@@ -40,11 +40,12 @@ def test_every_ablation_is_a_row_with_interval_controls_and_closed_path():
     assert [tick.get_fontweight() for tick in axes.get_yticklabels()] == ["bold", "normal"] * 2
     cross, both = (one for one in verdicts)
     assert cross.verdict == "shown" and both.verdict == "no control"
-    circles, *effects = lines(axes, "o")
+    circles, *effects = [*lines(axes, "o"), *lines(axes, "s")]
     assert list(circles.get_xdata()) == pytest.approx([100 * (0.95 - np.mean(values)) for values in CLEAR])
     assert [float(line.get_xdata()[0]) for line in effects] == pytest.approx([cross.drop, both.drop])
     filled = [line.get_markerfacecolor() != "white" for line in effects]
     assert filled == [True, False], "filled: shown"
+    assert len(lines(axes, "s")) == 1, "a square: no control"
     (cross_mark,) = lines(axes, "x")
     assert cross_mark.get_xdata()[0] == pytest.approx(65)
     (interval, *_) = [segment for part in axes.collections for segment in part.get_segments()]
@@ -60,9 +61,9 @@ def test_the_legend_names_only_what_is_drawn():
         "random control",
         "effect shown",
         "path through CLS closed too",
-        "not shown",
+        "no control",
     ]
-    assert named(cell_of(tidy(baseline=[0.9, 0.8], cut=[0.5, 0.4]))) == ["not shown"]
+    assert named(cell_of(tidy(baseline=[0.9, 0.8], cut=[0.5, 0.4]))) == ["no interval"]
 
 
 def test_chance_is_named_in_the_figure_and_drawn_where_it_is_in_sight():
@@ -90,7 +91,7 @@ def test_several_cells_are_panels_of_one_scale():
 def test_an_error_that_rises_is_right_of_zero():
     scores = tidy("mae", baseline=[1.0, 1.1, 0.9, 1.0, 1.2], cut=[2.0, 2.2, 1.9, 2.1, 2.3])
     (axes,) = figure_answers([judged(cell_of(scores, metric="mae"))]).axes
-    (effect,) = lines(axes, "o")
+    (effect,) = lines(axes, "s")
     assert effect.get_xdata()[0] > 0 and axes.get_xlabel() == "Increase in MAE"
 
 

@@ -160,10 +160,11 @@ def _draw_row(axes: Axes, at: float, one: Verdict, cell: Cell) -> Mapping[str, A
             _drop_at(cell, np.array(one.cut.random)), [at] * len(one.cut.random), **CIRCLES
         )
     axes.hlines(at, *one.interval, color=colour, linewidth=1.8, zorder=3)
-    shown = one.verdict == "shown"
-    axes.plot(one.drop, at, "o", ms=5.5, mec=colour, mfc=colour if shown else "white", mew=1.2, zorder=4)
-    (drawn["effect shown" if shown else "not shown"],) = axes.plot(
-        [], [], "o", ms=5.5, mec=DARK, mfc=DARK if shown else "white"
+    shown, is_judged = one.verdict == "shown", one.verdict in ("shown", "not shown")
+    mark, size = ("o", 5.5) if is_judged else ("s", 4.5)
+    axes.plot(one.drop, at, mark, ms=size, mec=colour, mfc=colour if shown else "white", mew=1.2, zorder=4)
+    (drawn["effect shown" if shown else one.verdict],) = axes.plot(
+        [], [], mark, ms=size, mec=DARK, mfc=DARK if shown else "white"
     )
     if not np.isnan(one.cut.cls_path_closed):
         axes.plot(_drop_at(cell, one.cut.cls_path_closed), at, "x", ms=5, mew=1.2, color=colour, zorder=4)
