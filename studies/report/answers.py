@@ -88,6 +88,10 @@ def _summary(cell: Cell, verdicts: Sequence[Verdict]) -> Iterator[str]:
             quality_warning(cell) is not None
         )
         yield f"{text}{named}.{poor}"
+    elif verdicts and not any(one.is_screened for one in verdicts):
+        one_channel = ": with one channel there are no other channels or edges to compare with"
+        why = one_channel * (sum(cell.channels.values()) == 1)
+        yield f"No ablation has enough random controls, so no effect can be shown to be specific{why}."
     for one in sorted(verdicts, key=_importance):
         if one.reason == "most channels" and not is_all_but_one(one.row):
             drop = f"{harm(cell)} {drop_in_words(one, cell).partition(' (')[0]}"

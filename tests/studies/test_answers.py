@@ -59,6 +59,13 @@ def test_half_of_the_channels_have_random_removals():
     assert len(answers[SUMMARY]) == 1 and "Most of these random removals" in answers[SENSORS][0]
 
 
+@pytest.mark.parametrize(("n", "why"), [(1, ": with one channel there are no other channels or edges"), (8, ".")])
+def test_the_summary_says_so_if_nothing_has_random_controls(n, why):
+    cell = replace(removals_of({"EMG": 0.4}), controls=pd.DataFrame(), channels={"emg": 2 * n - 1, "acc": n - 1})
+    (text, *_) = answers_to_questions(findings_with(cell))[SUMMARY]
+    assert text.startswith(f"No ablation has enough random controls, so no effect can be shown to be specific{why}")
+
+
 def test_all_but_one_sensor_with_most_channels_has_no_control():
     cell = removals_of({"EMG and GYRO": 0.4}, emg=8, acc=3, gyro=3)
     (text,) = answers_to_questions(findings_with(cell))[SENSORS]
