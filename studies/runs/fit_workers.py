@@ -54,6 +54,8 @@ def run_part(fit: Fit, data: Path | None, folder: Path, until: float) -> None:
 def run_stacked(fits: Sequence[Fit], data: Path | None, folders: Mapping[str, Path], device: str) -> None:
     """Run fits on an accelerator in this process; fits that differ only in seed, fold and electrodes run at once.
 
+    What is left for the CPU is small, and is fastest in one thread.
+
     Args:
         fits: The fits.
         data: Folder of the data set; None for simulated cohorts.
@@ -61,23 +63,30 @@ def run_stacked(fits: Sequence[Fit], data: Path | None, folders: Mapping[str, Pa
         device: A torch device.
     """
     from emg_lens.studies.fits.fit_execution import run_fit, run_fits_at_once
+    from emg_lens.sweeps.side_by_side import torch_threads
 
+    alone: list[Fit] = []
     cells: dict[str, list[Fit]] = {}
     for fit in fits:
-        alone = fit.recipe.schedule_by == "step" or fit.recipe.edge_dropout is not None
-        if alone or getattr(fit.spec.split, "validation", None) is not None:
-            # Such fits differ in their last epoch or in their learning rates, or have hooks.
-            run_fit(fit, data, folders[fit.folder_name], device, progress_writer(folders[fit.folder_name]))
+        if (
+            fit.recipe.schedule_by == "step"
+            or fit.recipe.edge_dropout is not None
+            or getattr(fit.spec.split, "validation", None) is not None
+        ):  # such fits differ in their last epoch or in their learning rates, or have hooks
+            alone.append(fit)
             continue
         parts = {"cohort", "split", "model", "objective", "conditions", "analyses"}
         content = fit.spec.model_dump_json(include=parts, exclude={"cohort": {"electrodes"}})
         recipe = fit.spec.training.model_copy(update={"seed": 0}).model_dump_json()
         cells.setdefault(content + recipe, []).append(fit)
-    for of_cell in cells.values():
-        for first in range(0, len(of_cell), FITS_AT_ONCE):
-            at_once = of_cell[first : first + FITS_AT_ONCE]
-            places = [folders[fit.folder_name] for fit in at_once]
-            run_fits_at_once(at_once, data, places, device, progress_writer(*places))
+    with torch_threads(1):
+        for fit in alone:
+            run_fit(fit, data, folders[fit.folder_name], device, progress_writer(folders[fit.folder_name]))
+        for of_cell in cells.values():
+            for first in range(0, len(of_cell), FITS_AT_ONCE):
+                at_once = of_cell[first : first + FITS_AT_ONCE]
+                places = [folders[fit.folder_name] for fit in at_once]
+                run_fits_at_once(at_once, data, places, device, progress_writer(*places))
 
 
 def _import_report_modules() -> None:

@@ -1,6 +1,7 @@
 """Progress of fits that run in other processes or on other machines, through small files next to their folders."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +14,8 @@ from emg_lens.io.os_errors import check_regular
 from emg_lens.io.progress import TimedProgress
 
 POLL_SECONDS = 0.3
+WRITE_SECONDS = 0.1
+"""Shortest time between two writes of a progress file; files on a network file system are slow."""
 
 
 def print_note(console: Console, text: str) -> None:
@@ -23,8 +26,14 @@ def print_note(console: Console, text: str) -> None:
 
 def progress_writer(*folders: Path) -> Callable[[float], None]:
     """Return the function that a worker calls with the finished fraction of the fits of these folders."""
+    written = -WRITE_SECONDS
 
     def write(fraction: float) -> None:
+        nonlocal written
+        now = time.monotonic()
+        if now - written < WRITE_SECONDS:
+            return
+        written = now
         for folder in folders:
             # Whatever another user has put in its place, a link or a pipe, is replaced. A full disk stops no fit here.
             with suppress(OSError), replacing(_progress_file(folder), flush=False) as partial:
