@@ -1,10 +1,10 @@
 """Time of a verified cut: the first entry of `cutting`, a later entry, and a forward inside, as ratios of CPU time.
 
-`python tests/bench/cutting.py [--rounds N] [--tokens N] [--batch N] [--only MODEL]` prints one row for each model.
-Eight layers are cut. The first entry is measured on a new model in each round. *Native mask* is the model with the same
-edges masked without any hook: our own `permanent_mask`, torch's `mask=`, or a function for attention that is
-registered with transformers. All runs use one CPU thread, one process and no gradients. Times of forwards are medians
-of five runs, the first of which is not counted.
+`python tests/bench/cutting.py [--device cuda] [--rounds N] [--tokens N] [--batch N] [--only MODEL]` prints one row for
+each model. Eight layers are cut. The first entry is measured on a new model in each round. *Native mask* is the model
+with the same edges masked without any hook: our own `permanent_mask`, torch's `mask=`, or a function for attention that
+is registered with transformers. All runs use one CPU thread, one process and no gradients. Times of forwards are
+medians of five runs, the first of which is not counted. On a GPU, all times are wall times.
 """
 
 import argparse
@@ -26,6 +26,7 @@ LAYERS, WIDTH, HEADS, MLP = 8, 192, 3, 768
 EDGES = cross_modal()
 FORWARDS = ("plain", "native mask", "cut hooks")
 RUNS = 5
+DEVICE = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,11 @@ def tinymyo(n_tokens: int, batch: int) -> Subject:
     config = TinyMyoConfig(
         {"emg": n - n // 2, "acc": n // 2}, n_samples=1000, n_classes=6, d_model=WIDTH, n_heads=HEADS, n_layers=LAYERS
     )
-    model, twin = TinyMyo(config).eval(), TinyMyo(config).eval()
+    model, twin = TinyMyo(config).eval().to(DEVICE), TinyMyo(config).eval().to(DEVICE)
     twin.load_state_dict(model.state_dict())
     masks = EDGES.mask(model.layout, LAYERS, HEADS)
     for block, mask in zip(twin.blocks, masks, strict=True):
-        block.attn.permanent_mask = mask[:1]  # pyright: ignore
+        block.attn.permanent_mask = mask[:1].to(DEVICE)  # pyright: ignore
     x = model.example_input(batch)
     return Subject(lambda: model(x), lambda: twin(x), model, model.layout, x)
 
@@ -71,12 +72,12 @@ def tinymyo(n_tokens: int, batch: int) -> Subject:
 def torch_encoder(n_tokens: int, batch: int) -> Subject:
     """`nn.TransformerEncoder` of the same size, through `adapt`."""
     layer = nn.TransformerEncoderLayer(WIDTH, HEADS, MLP, 0.0, "gelu", batch_first=True, norm_first=True)
-    model = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False).eval()
+    model = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False).eval().to(DEVICE)
     for parameter in model.parameters():  # its layers begin as copies of one another
         if parameter.ndim > 1:
             nn.init.xavier_uniform_(parameter)
-    x, layout = torch.randn(batch, n_tokens, WIDTH), halves(n_tokens)
-    mask = EDGES.mask(layout, 1, 1)[0, 0]
+    x, layout = torch.randn(batch, n_tokens, WIDTH).to(DEVICE), halves(n_tokens)
+    mask = EDGES.mask(layout, 1, 1)[0, 0].to(DEVICE)
     adapted, seconds = timed_once(lambda: adapt(model, x[:1]))
     return Subject(lambda: model(x), lambda: model(x, mask=mask), adapted, layout, x, seconds)
 
@@ -91,7 +92,7 @@ def vit(implementation: str) -> Callable[[int, int], Subject]:
 
         side = round((n_tokens - 1) ** 0.5)
         layout = halves(side * side + 1)
-        mask = EDGES.mask(layout, 1, 1)[0, 0]
+        mask = EDGES.mask(layout, 1, 1)[0, 0].to(DEVICE)
         function: Any = sdpa_attention_forward if implementation == "sdpa" else eager_attention_forward
         given = ~mask[None, None] if implementation == "sdpa" else mask[None, None] * torch.finfo().min
 
@@ -105,11 +106,11 @@ def vit(implementation: str) -> Callable[[int, int], Subject]:
             image = {"image_size": 2 * side, "patch_size": 2, "num_channels": 1}
             config = ViTConfig(**sizes, intermediate_size=MLP, **image)
             config._attn_implementation = attention
-            return ViTModel(config, add_pooling_layer=False).eval()
+            return ViTModel(config, add_pooling_layer=False).eval().to(DEVICE)
 
         model, twin = made(implementation), made("masked")
         twin.load_state_dict(model.state_dict())
-        x = torch.randn(batch, 1, 2 * side, 2 * side)
+        x = torch.randn(batch, 1, 2 * side, 2 * side).to(DEVICE)
         adapted, seconds = timed_once(lambda: adapt(model))
         return Subject(lambda: model(x), lambda: twin(x), adapted, layout, x, seconds)
 
@@ -120,9 +121,13 @@ MODELS = {"TinyMyo": tinymyo, "torch encoder": torch_encoder, "ViT, sdpa": vit("
 
 
 def timed_once(run: Callable[[], Any]) -> tuple[Any, float]:
-    """Return the result and the CPU seconds of this thread."""
-    start = time.thread_time()
-    return run(), time.thread_time() - start
+    """Return the result and the CPU seconds of this thread; on a GPU, wall seconds."""
+    clock, wait = (time.thread_time, int) if DEVICE.type == "cpu" else (time.perf_counter, torch.cuda.synchronize)
+    wait()
+    start = clock()
+    result = run()
+    wait()
+    return result, clock() - start
 
 
 def timed(run: Callable[[], Any]) -> tuple[Any, float]:
@@ -196,11 +201,14 @@ COLUMNS = {
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=800)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--only", choices=MODELS)
     options = parser.parse_args()
+    global DEVICE  # noqa: PLW0603
+    DEVICE = torch.device(options.device)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     heads = [f"{step} / {unit}" for step, unit in COLUMNS.items()]
