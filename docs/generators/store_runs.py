@@ -13,6 +13,7 @@ import json
 import math
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from PIL import Image
 from emg_lens.io.run_folder import ENVIRONMENT, read_facts_of_run
 from emg_lens.plotting.saving import to_png
 from emg_lens.studies.report.answers import answers_to_questions
+from emg_lens.studies.report.limits import warnings_of_split
 from emg_lens.studies.report.quality_sentences import quality_line, quality_warning
 from emg_lens.studies.report.view import MAIN, VIEWS, views_of
 from emg_lens.studies.report.views.answers import MOST_CELLS
 from emg_lens.studies.result import StudyResult
+from emg_lens.studies.results.findings import Cell
 from emg_lens.studies.results.verdicts import verdicts_of
 from emg_lens.studies.runs.run_files import read_record
 from emg_lens.studies.spec.catalog_lookup import catalogue
@@ -55,6 +58,13 @@ def figure_of(result: StudyResult) -> tuple[str, str, Figure]:
     raise AssertionError("the main view always has a figure")
 
 
+def warnings_of(cell: Cell) -> Iterator[str]:
+    """Yield what a reader of the answers must know: a model below its reference, a posture before the movement."""
+    if poor := quality_warning(cell):
+        yield poor
+    yield from warnings_of_split(cell)
+
+
 def small_png(content: bytes) -> bytes:
     """Return a picture with at most `MOST_WIDTH` pixels a row and `MOST_BYTES` bytes, with as many colours as fit."""
     picture = Image.open(io.BytesIO(content)).convert("RGB")
@@ -77,7 +87,7 @@ def summary(result: StudyResult, cpu_minutes: float) -> tuple[dict[str, Any], by
         "models": int((result.facts["seconds"] > 0).sum()),  # copies of equal fits take no time
         "cpu_minutes": round(cpu_minutes, 1),
         "versions": {key: text for key, text in versions.items() if key != "checksum"},
-        "warnings": [text for cell in result.cells if (text := quality_warning(cell))],
+        "warnings": [*dict.fromkeys(text for cell in result.cells for text in warnings_of(cell))],
         "quality": [text for cell in result.cells if (text := quality_line(cell))],
         "answers": answers_to_questions(result),
         "figure": name,
