@@ -12,11 +12,13 @@ from emg_lens.io.run_folder import RunFolderError, writing
 from emg_lens.studies.result import StudyResult
 from emg_lens.studies.runs.run_files import read_record, read_spec
 from emg_lens.studies.runs.shared_copy import check_without_paths, copy_for_sharing, private_texts
+from emg_lens.validation import checked
 
 RENDERED, COPIED = 0.6, 0.2
 """Fractions of the time that rendering and copying take, for progress."""
 
 
+@checked
 def share_run(
     run: str | Path,
     archive: str | Path | None = None,
@@ -39,6 +41,7 @@ def share_run(
         Path of the archive.
 
     Raises:
+        ArgumentError: An argument has the wrong type.
         RunFolderError: This is no run's folder, it is damaged, or the archive cannot be written.
         StudyError: No fit is finished, or a file of a fit is damaged.
 
@@ -84,6 +87,7 @@ def share_run(
     return path
 
 
+@checked
 def unpack_run(archive: str | Path, out: str | Path = "runs") -> Path:
     """Unpack an archive of `share_run` into `<out>/<study>/<hash>`, and check every file.
 
@@ -95,6 +99,7 @@ def unpack_run(archive: str | Path, out: str | Path = "runs") -> Path:
         The run's folder. If the archive was unpacked there before, that folder is kept.
 
     Raises:
+        ArgumentError: An argument has the wrong type.
         ArchiveError: The archive is damaged or unsafe. Nothing is written then.
         RunFolderError: Another run is in this folder, or it cannot be written.
     """
@@ -102,7 +107,8 @@ def unpack_run(archive: str | Path, out: str | Path = "runs") -> Path:
     is_new = not out.exists()
     try:
         check_regular(archive)
-        out.mkdir(parents=True, exist_ok=True)
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=out, prefix=".", suffix=".unpacked") as temporary:
             copy = Path(temporary) / "run"
             unpack(archive, copy)

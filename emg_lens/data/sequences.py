@@ -19,7 +19,7 @@ from emg_lens.data.pulses import check_events, event_targets, labels_of
 from emg_lens.data.recording import DataError, as_array
 from emg_lens.data.trials import TrialSet
 from emg_lens.data.windowing import OutputSteps, Windowing
-from emg_lens.validation import check_fields, checked, short
+from emg_lens.validation import check_argument, check_fields, checked, short
 
 UNITS = {"subject": "subject", "session": "session", "sequence": "name"}
 """Units that a set can be split by, and the field that names them."""
@@ -159,14 +159,14 @@ class SequenceSet:
         Raises:
             DataError: Sequences that do not fit together.
         """
-        sequences = tuple(sequences)
+        sequences = tuple(sequences)  # also of an array or a generator, whose items the decorator does not check
+        check_argument("of: sequences", sequences, tuple[SignalSequence, ...])
         unknown = {*names} - {"event_names", "frame_names", "label_names"}
         if unknown:
             raise DataError(f"unknown argument {min(unknown)!r}; expected event_names, frame_names or label_names")
         if not sequences:
             raise DataError("a set of sequences needs at least one sequence")
-        found = sorted({name for one in sequences for name, _ in one.events or ()})
-        names = {"event_names": found} | names
+        names = {"event_names": sorted({name for one in sequences for name, _ in one.events or ()})} | names
         table = channel_table(channels, as_rate(fs), sequences[0].x[None])
         return SequenceSet(
             sequences, table, as_rate(fs), notes=tuple(notes), **{name: tuple(some) for name, some in names.items()}

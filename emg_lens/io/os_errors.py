@@ -30,8 +30,11 @@ def check_regular(path: Path) -> None:
     """Check that a file can be read to its end.
 
     Raises:
-        OSError: There is no such file, or it is a pipe or a device: reading it could wait for ever.
+        OSError: There is no such file, the path holds a null character, or it is a pipe or a device: reading it could
+            wait for ever.
     """
+    if "\0" in str(path):  # Python's own error is no OSError
+        raise OSError(errno.EINVAL, "a path holds no null character", str(path))
     mode = path.stat().st_mode
     if not (S_ISREG(mode) or path.is_dir()):
         raise OSError(errno.EINVAL, "it is a pipe or device, expected a file", str(path))

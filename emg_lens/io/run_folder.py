@@ -39,6 +39,8 @@ class RunFolderError(EmgLensError, ValueError):
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Context for writing: an error inside becomes one line that names what cannot be written."""
+    if "\0" in str(folder):  # Python's own error is no OSError
+        raise RunFolderError(f"the path {str(folder)!r} holds a null character; give another --out")
     try:
         yield
     except (OSError, SafetensorError) as error:

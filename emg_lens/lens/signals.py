@@ -25,6 +25,8 @@ from emg_lens.validation import ArgumentError, check_argument, checked
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 """Files of a saved model, with the hub's names."""
+LARGEST_WEIGHT = 1e18
+"""Largest weight of a file; sums of squares of larger ones may be infinite in float32."""
 ABOUT = "emg-lens"
 """The entry of the weights' metadata with their configuration and checksum, as JSON."""
 
@@ -130,7 +132,7 @@ class SignalModel(
             **kwargs: As in `huggingface_hub`: `revision`, `config` instead of the saved one, ...
 
         Raises:
-            ModelFileError: Missing or damaged files, another class, or weights that are not finite.
+            ModelFileError: Missing or damaged files, another class, or weights that are not finite or too large.
         """
         place = Path(pretrained_model_name_or_path).expanduser()
         for name in (CONFIG_FILE, WEIGHTS_FILE) if place.is_dir() else ():
@@ -172,8 +174,11 @@ class SignalModel(
             raise DamagedFileError(f"{model_file} was changed after it was written: its checksum is missing")
         model = super()._load_as_safetensor(model, model_file, map_location, strict)
         for name, weight in model.state_dict().items():
-            if weight.is_floating_point() and not weight.isfinite().all():
-                raise ModelFileError(f"{model_file}: the weights {name} contain NaN or infinity; save the model again")
+            if weight.is_floating_point() and not (weight.float().abs() <= LARGEST_WEIGHT).all():
+                raise ModelFileError(
+                    f"{model_file}: the weights {name} contain NaN, infinity or numbers beyond {LARGEST_WEIGHT:g}; save"
+                    " the model again"
+                )
         model._folder = Path(model_file).parent
         return model
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from emg_lens.data import DataError, OutputSteps, SequenceSet, SignalSequence, Windowing, load_trials, sequence_leakage
 from emg_lens.data.pulses import event_targets, labels_of
 from emg_lens.data.windowing import join_steps
+from emg_lens.validation import ArgumentError
 
 
 def sequence(name: str, session: str = "1", n: int = 4000, seed: int = 0, **fields) -> SignalSequence:
@@ -104,6 +105,12 @@ def test_sets_refuse_what_does_not_fit_together():
         SequenceSet.of([], {"emg": 2}, 1000)
     with pytest.raises(DataError, match="labels must be 0 to -1"):
         SequenceSet.of([sequence("a", frame_labels=np.array([0]), frame_rate=1.0)], {"emg": 2}, 1000)
+
+
+@pytest.mark.parametrize("values", [np.ones(3), (word for word in ["a"])])
+def test_items_that_are_no_sequences_are_refused(values):
+    with pytest.raises(ArgumentError, match=r"of: sequences\[0\]=.*; expected a SignalSequence"):
+        SequenceSet.of(values, {"emg": 2}, 1000)
 
 
 def test_splits_keep_units_together():

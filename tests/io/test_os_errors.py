@@ -13,6 +13,7 @@ import pytest
 from emg_lens.io.files import new_folder, replacing
 from emg_lens.io.hdf5_writing import new_hdf5_file
 from emg_lens.io.os_errors import check_regular, reason_of, remedy
+from emg_lens.io.run_folder import RunFolderError, writing
 
 EMG_LENS = [sys.executable, "-m", "emg_lens"]
 
@@ -38,6 +39,13 @@ def test_pipes_are_not_read(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="it is a pipe or device, expected a file"):
         check_regular(tmp_path / "pipe")
+
+
+def test_a_null_character_in_a_path_is_an_error_of_one_line():
+    with pytest.raises(OSError, match="a path holds no null character"):
+        check_regular(Path("\0"))
+    with pytest.raises(RunFolderError, match="holds a null character; give another --out"), writing(Path("\0")):
+        raise AssertionError("nothing is written")
     check_regular(Path(__file__))
 
 

@@ -128,7 +128,11 @@ def without_a_checksum(folder, **weights):
         (lambda folder: without_a_checksum(folder, W=torch.zeros(2)), "cannot be loaded as IsoNet .*W"),
         (
             lambda folder: without_a_checksum(folder, **{"unembed.b_U": torch.full((3,), torch.nan)}),
-            "the weights unembed.b_U contain NaN or infinity",
+            "the weights unembed.b_U contain NaN, infinity or numbers beyond 1e",
+        ),
+        (  # its square is infinite: outputs would be NaN
+            lambda folder: without_a_checksum(folder, **{"embed.b_E": torch.full((7, 16), -2.5e30)}),
+            "the weights embed.b_E contain NaN, infinity or numbers beyond 1e",
         ),
     ],
 )

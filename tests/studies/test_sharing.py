@@ -16,6 +16,7 @@ from tiny import NO_CONDITIONS, TINY
 from typer.testing import CliRunner
 
 from emg_lens.cli import app
+from emg_lens.errors import EmgLensError
 from emg_lens.io.archives import ArchiveError
 from emg_lens.io.run_folder import RunFolderError
 from emg_lens.studies import StudyError, StudyResult, share_run, unpack_run
@@ -164,6 +165,22 @@ def test_an_archive_has_the_name_of_one(simulated, tmp_path):
     with pytest.raises(RunFolderError, match=r"s\.tar: expected a name that ends in \.zip"):
         share_run(simulated.folder, tmp_path / "s.tar")
     assert not (tmp_path / "s.tar").exists()
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: share_run("runs", done=1), "done=1; expected a function or None"),
+        (lambda: unpack_run(float("nan")), "archive=nan; expected a string or a Path"),
+        (lambda: unpack_run(torch.ones(2)), "archive=Tensor of .*; expected a string or a Path"),
+        (lambda: unpack_run("\0"), "cannot be unpacked"),
+        (lambda: unpack_run(__file__, out="\0"), "holds a null character; give another --out"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_errors_of_one_line(call, message):
+    with pytest.raises(EmgLensError, match=message) as error:
+        call()
+    assert str(error.value).isprintable()
 
 
 @pytest.mark.slow
