@@ -25,6 +25,7 @@ from emg_lens.hooks.threads import LOCK, bound_to_thread
 from emg_lens.hooks.vmap import is_wrapped, surely
 
 SOFTMAXES = (F.softmax, torch.softmax, torch.special.softmax, Tensor.softmax)
+PRODUCTS = (torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm)
 
 
 ScoresOrPattern = Float[Tensor, "batch head dest src"]
@@ -35,7 +36,8 @@ class AttentionEdit(Protocol):
 
     An edit that only cuts edges may also have the attribute `fuses = True`, and then two more methods: `before_fused`
     returns the `FusedCall` to make, and `after_fused(call, value, output)` reads its result. Torch's fused attention
-    then stays fused. If an edit alone has the method `instead(scores)`, its result replaces softmax and pattern.
+    then stays fused. If an edit alone has the method `instead(scores)`, its result replaces softmax and pattern. Then
+    `read(value, n_dest)` returns the product of this pattern and `value`.
     """
 
     def before(self, scores: ScoresOrPattern) -> ScoresOrPattern: ...  # noqa: D102
@@ -119,6 +121,7 @@ class KernelMode(TorchFunctionMode):
     def __init__(self, edits: list[AttentionEdit], axes: ScoreAxes | None) -> None:
         super().__init__()
         self.edits, self.axes = edits, axes
+        self._pattern: Tensor | None = None  # the result of `instead`
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
@@ -141,6 +144,8 @@ class KernelMode(TorchFunctionMode):
                 if empty is not None:  # rows that the model itself leaves without edges are not changed
                     empty = empty & (scores.detach().amax(-1, keepdim=True) != -torch.inf)
                 return self._normalised(edited, empty, lambda s: func(s, *args[1:], **rest))
+        if func in PRODUCTS and len(args) == 2 and not kwargs and args[0] is self._pattern and self._can_read(args[1]):
+            return cast("Any", self.edits[0]).read(args[1], args[0].shape[-2])
         return func(*args, **kwargs)
 
     def _before(self, scores: Tensor) -> Tensor:
@@ -152,7 +157,17 @@ class KernelMode(TorchFunctionMode):
 
     def _instead(self, scores: Tensor, dtype: torch.dtype | None) -> Tensor:
         axes, edit = self.axes or ScoreAxes(), cast("Any", self.edits[0])
-        return axes.from_canonical(edit.instead(axes.to_canonical(scores)), scores.shape).to(dtype or scores.dtype)
+        pattern = axes.from_canonical(edit.instead(axes.to_canonical(scores)), scores.shape)
+        self._pattern = pattern.to(dtype or scores.dtype)
+        return self._pattern
+
+    def _can_read(self, value: Tensor) -> bool:
+        """Return whether the pattern of `instead` is unchanged, and `value` has one vector for each of its columns."""
+        pattern = self._pattern
+        if pattern is None or pattern.is_inference() or pattern._version:
+            return False
+        same = (value.dtype, value.device, value.shape[:-1])
+        return same == (pattern.dtype, pattern.device, (*pattern.shape[:-2], pattern.shape[-1]))
 
     def _normalised(self, scores: Tensor, empty: Tensor | None, softmax: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the pattern, with zeros in rows without edges, for which softmax gives NaN."""

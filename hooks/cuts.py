@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -215,7 +216,7 @@ def _deletions(
     point: InterventionPoint, masks: CutLayers, edges: EdgeSet, stack: StackName | None
 ) -> dict[Place, Deletion]:
     hook_point = {"scores": f".{SCORES}", "pattern": f".{PATTERN}", "attention_mask": ""}[point.name]
-    deletions = {}
+    deletions: dict[Place, Deletion] = {}
     for layer, mask in masks.items():
         facts, where = point.facts[layer], point.paths[layer] + hook_point
         if stack == "cross":
@@ -228,7 +229,9 @@ def _deletions(
             if not mask.any():
                 continue
         n_sinks = facts.n_sinks if point.name == "attention_mask" else 0
-        deletions[layer] = Deletion(mask, where, n_sinks, facts.forbidden)
+        made = Deletion(mask, where, n_sinks, facts.forbidden)
+        twin = next((one for one in deletions.values() if one.n_sinks == n_sinks and one.mask.equal(mask)), made)
+        deletions[layer] = replace(twin, where=where, forbidden=facts.forbidden)  # with equal masks, tensors are shared
     if not deletions:
         raise EdgeError(f"{edges} selects no edge from a position of the encoder to a position of the decoder")
     return deletions

@@ -7,7 +7,7 @@ The check changes the source token at the module's input; the output at the dest
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from emg_lens.hooks.algebra import EdgeError
 from emg_lens.hooks.deletion import Deletion
-from emg_lens.hooks.fused_attention import allowed
+from emg_lens.hooks.fused_attention import allowed, any_edge
 from emg_lens.hooks.hook_points import DeadHookError
 from emg_lens.hooks.verification.installed_point import NoInfluence, ObservedAttention, PointName, Refusal, installed
 from emg_lens.hooks.verification.module_replay import Replay
@@ -95,7 +95,7 @@ class LayerCheck:
         if refusals["attention_mask", True] and self.fuses:
             self.fuses = False
             refusals["attention_mask", True] = self._refusal("attention_mask", True)
-        if refusals["attention_mask", True] and largest_change(self.replay.run(), self.base).max() > self.noise:
+        if refusals["attention_mask", True] and largest_change(self._unedited(), self.base).max() > self.noise:
             raise Refusal("its outputs for the same input differ, so they cannot be compared")
         refusals["scores", False] = self._refusal("scores", False)
         refusals["scores", True] = self._refusal("scores", True) if refusals["scores", False] else None
@@ -115,20 +115,19 @@ class LayerCheck:
 
     def _measure_unedited(self) -> None:
         """Run the module without a cut, and choose the edges of the small cut."""
-        base, given = self.replay.run(), self.replay.rows(self.expected)
+        observed = ObservedAttention(fuses=True, keeps=True)
+        base, given = self._unedited(observed=observed), self.replay.rows(self.expected)
         if base is None or given is None:
             raise Refusal("its output has no position axis")
         self.base, self.noise = base, rounding(base)
         if not bool(base.isfinite().all()):
             raise Refusal("its output is not finite on the probing input; pass inputs=<a small batch>")
-        self.at_kernel = ObservedAttention()
-        with installed(self.replay.module, "attention_mask", self.at_kernel):
-            self.replay.run()
+        scores, n_dest, n_src = observed.known_scores(), self.replay.n_dest, self.replay.n_src
+        self.explicit = observed.explicit and not observed.fused
+        self.precision = [base.dtype] if scores is None else [base.dtype, scores.dtype]
         # Alone, the module may use another path than in the model (a fused one).
         if largest_change(base, given).max() > self._tolerance:
             raise Refusal("its outputs for the same input differ, so they cannot be compared")
-        self.no_edge = torch.zeros(self.n_heads, self.replay.n_dest, self.replay.n_src, dtype=torch.bool)
-        scores, n_dest, n_src = self.at_kernel.scores, self.replay.n_dest, self.replay.n_src
         if scores is not None and scores.ndim == 4 and scores.shape[-2] == n_dest:
             if scores.shape[-1] < n_src:
                 raise Refusal(
@@ -136,17 +135,27 @@ class LayerCheck:
                 )
             self.n_sinks = scores.shape[-1] - n_src
             self.forbidden = ~allowed(scores[..., :n_src]).flatten(0, 1).any(0).cpu()
-        self._choose_source()
+        self._choose_source(scores)
         self._choose_mask()
 
-    def _choose_source(self) -> None:
+    def _unedited(self, moved: Sequence[int] = (), observed: ObservedAttention | None = None) -> TokenOutputs | None:
+        """Run the module without a cut; the attention is always observed, so that rounding is the same."""
+        edit = ObservedAttention(fuses=True) if observed is None else observed
+        with installed(self.replay.module, "attention_mask", edit):
+            return self.replay.run(moved)
+
+    @cached_property
+    def no_edge(self) -> Tensor:
+        """A mask that cuts nothing."""
+        return torch.zeros(self.n_heads, self.replay.n_dest, self.replay.n_src, dtype=torch.bool)
+
+    def _choose_source(self, scores: Float[Tensor, "batch head dest src"] | None) -> None:
         """Choose the source that the last row attends to most and that influences the last row."""
         n_src = self.replay.n_src
         others = [src for src in range(n_src) if self.replay.cross or src != self.last] or [0]
         likely = torch.zeros(n_src)
-        pattern = self.at_kernel.pattern
-        if pattern is not None and pattern.ndim == 4 and pattern.shape[-2] == self.replay.n_dest:
-            likely = pattern[0, :, -1, :n_src].float().mean(0).cpu()
+        if scores is not None and scores.ndim == 4 and scores.shape[-2] == self.replay.n_dest:
+            likely = scores[0, :, -1].float().softmax(-1)[:, :n_src].nan_to_num().mean(0).cpu()
         likely[others[-1]] += 1e-9  # without a pattern, prefer the previous token: every local window contains it
         tried = sorted(others, key=lambda src: -float(likely[src]))[:MOST_SOURCES]
         for self.replay.strength in STRENGTHS:
@@ -159,7 +168,7 @@ class LayerCheck:
         )
 
     def _moves(self, sources: list[int], dest: int) -> bool:
-        return bool(largest_change(self.replay.run(sources), self.base)[dest] > 2 * self.noise)
+        return bool(largest_change(self._unedited(sources), self.base)[dest] > 2 * self.noise)
 
     def _choose_mask(self) -> None:
         n_dest, n_src = self.replay.n_dest, self.replay.n_src
@@ -181,15 +190,15 @@ class LayerCheck:
         mask[:, :, self.source] = True
         mask[:, spared, self.source] = kept
         self.mask = mask
-        self.untouched = [row for row in spared if not mask[:, row].any()]
-        rows = [row for row in range(n_dest) if self.replay.cross or row != self.source]
-        self.closed = [row for row in rows if mask[:, row, self.source].all()]
+        touched, closed = any_edge(mask)[..., 0].any(0).tolist(), mask[:, :, self.source].all(0).tolist()
+        self.untouched = [row for row in spared if not touched[row]]
+        self.closed = [row for row in range(n_dest) if closed[row] and (self.replay.cross or row != self.source)]
 
     def _agrees(self, name: PointName, strict: bool, fuses: bool) -> bool:
         """Return whether the cut has the same result at another point, or without torch's fused attention."""
         with self.cut(name, strict, self.mask, fuses) as observed:
             out = self.replay.run()
-        as_wanted = observed.fused == (observed.scores is None) == fuses
+        as_wanted = observed.fused == (not observed.explicit) == fuses
         limit = self.noise if fuses else self._tolerance
         return as_wanted and self.of_kernel is not None and bool(largest_change(out, self.of_kernel).max() <= limit)
 
@@ -199,13 +208,13 @@ class LayerCheck:
         if scores is not None and pattern is not None and scores.shape == pattern.shape:
             scores = scores if observed.deletion is None else observed.deletion.scores(scores)
             wide = torch.promote_types(scores.dtype, torch.float32)
-            difference = scores.softmax(-1, dtype=wide).nan_to_num() - pattern.nan_to_num()
-            self.is_plain_softmax = float(difference.abs().amax()) <= torch.finfo(pattern.dtype).eps ** 0.5
+            difference = scores.softmax(-1, dtype=wide).nan_to_num_().sub_(pattern.nan_to_num()).abs_()
+            self.is_plain_softmax = float(difference.amax()) <= torch.finfo(pattern.dtype).eps ** 0.5
 
     def _pattern_is_live(self) -> bool:
         try:
             with installed(self.replay.module, "pattern", _NoPattern()):
-                return bool(largest_change(self.replay.run(), self.base).max() > self.noise)
+                return bool(largest_change(self._unedited(), self.base).max() > self.noise)
         except Refusal:
             return False
 
@@ -225,7 +234,8 @@ class LayerCheck:
         if name == "pattern":  # renormalised values have the rounding errors of the whole row
             noise = max(noise, 4 * float(torch.finfo(self.base.dtype).eps * self.base.abs().max()))
         compared = name == "scores" and self.of_kernel is not None  # with the mask inside the module, in all rows
-        idle = self.base if compared else run(self.no_edge)
+        same = name == "attention_mask" and self.explicit  # there, a cut of no edge adds zeros to the scores
+        idle = self.base if compared or same else run(self.no_edge)
         if bool(largest_change(idle, self.base).max() > self._tolerance):
             raise Refusal("its output changes although no edge is cut")
         out = run(self.mask)
@@ -264,21 +274,22 @@ class LayerCheck:
     def _tolerance(self) -> float:
         """The largest difference between two ways of computing the same output."""
         # With autocast, scores have less precision.
-        made = [tensor.dtype for tensor in (self.base, self.at_kernel.scores) if tensor is not None]
-        return float(max(torch.finfo(dtype).eps for dtype in made) ** 0.5 * self.base.abs().max())
+        return float(max(torch.finfo(dtype).eps for dtype in self.precision) ** 0.5 * self.base.abs().max())
 
     def _run(
         self, name: PointName, strict: bool, mask: Tensor, moved: Sequence[int] = (), fuses: bool = True
     ) -> TokenOutputs:
+        first = mask is (self.no_edge if self.of_kernel is None else self.mask) and not len(moved)
         with self.cut(name, strict, mask, fuses and self.fuses and name == "attention_mask") as observed:
+            observed.keeps = name == "scores" and first
             out = self.replay.run(moved)
         if not observed.fired:
             what = "it calls neither softmax nor scaled_dot_product_attention of torch"
             raise Refusal(what if name == "attention_mask" else "its hook point does not fire")
-        if name == "scores" and mask is (self.no_edge if self.of_kernel is None else self.mask) and not len(moved):
+        if observed.keeps:
             self._observe_softmax(observed)
         if name == "attention_mask":
-            self.fuses = self.fuses and observed.fused and observed.scores is None
+            self.fuses = self.fuses and observed.fused and not observed.explicit
         assert out is not None
         return out
 

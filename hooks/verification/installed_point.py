@@ -27,29 +27,45 @@ class NoInfluence(Refusal):
 
 @dataclass
 class ObservedAttention:
-    """Records the attention of one module (the scores before the deletion), and applies a deletion, if any."""
+    """Observes the attention of one module, and applies a deletion, if any.
+
+    Attributes:
+        deletion: The edges that are cut.
+        fuses: Whether torch's fused attention stays fused.
+        keeps: Whether scores (before the deletion), pattern and fused call are kept; they need much memory.
+        fired: Whether the module computed attention.
+        fused: Whether torch's fused attention ran.
+        explicit: Whether attention was computed from scores.
+    """
 
     deletion: Deletion | None = None
+    fuses: bool = False
+    keeps: bool = False
+    fired: bool = False
+    fused: bool = False
+    explicit: bool = False
     scores: Tensor | None = None
     pattern: Tensor | None = None
-    fired: bool = False
-    fuses: bool = False
-    fused: bool = False
+    call: FusedCall | None = None
 
     def before(self, scores: Tensor) -> Tensor:
-        """Record the scores and return the scores to use."""
-        self.fired = True
-        self.scores = scores.detach()
+        """Observe the scores and return the scores to use."""
+        self.fired = self.explicit = True
+        if self.keeps:
+            self.scores, self.call = scores.detach(), None
         return scores if self.deletion is None else self.deletion.scores(scores)
 
     def after(self, pattern: Tensor) -> Tensor:
-        """Record the pattern."""
-        self.pattern = pattern.detach()
+        """Observe the pattern."""
+        if self.keeps:
+            self.pattern = pattern.detach()
         return pattern
 
     def before_fused(self, call: FusedCall) -> FusedCall:
         """Return the call with the deletion."""
         self.fired = self.fused = True
+        if self.keeps:
+            self.call, self.scores, self.pattern = call, None, None
         return call if self.deletion is None else self.deletion.fused(call)
 
     def after_fused(self, call: FusedCall, value: Tensor, output: Tensor) -> None:
@@ -65,6 +81,10 @@ class ObservedAttention:
         """Return the pattern with zeros in rows with every edge cut."""
         assert self.deletion is not None
         return self.deletion.empty_rows(pattern)
+
+    def known_scores(self) -> Tensor | None:
+        """Return the kept scores; those of a fused call are computed."""
+        return self.scores if self.call is None else self.call.scores()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from emg_lens.hooks.fused_attention import FusedCall
@@ -41,6 +42,12 @@ class OnlyOwnToken:
             one = make(n_dest, n_src, dtype=scores.dtype, device=scores.device)
             known = self.patterns[key] = one.expand(scores.shape).clone()
         return known
+
+    def read(self, value: Float[Tensor, "*batch src d_value"], n_dest: int) -> Float[Tensor, "*batch dest d_value"]:
+        """Return the product of the pattern of `instead` and `value`, without computing it."""
+        if self.cross or value.shape[-2] < n_dest:
+            return value.new_zeros(*value.shape[:-2], n_dest, value.shape[-1])
+        return value[..., :n_dest, :].clone(memory_format=torch.contiguous_format)
 
     def before(self, scores: Tensor) -> Tensor:
         """Return scores of the same pattern, where the module does not call softmax."""

@@ -414,3 +414,13 @@ def test_a_model_without_attention_is_refused_as_such():
     model = build_model("multimodal-mlp", modalities={"emg": 2, "acc": 1}, n_samples=8, n_classes=3)
     with pytest.raises(EdgeError, match="MultimodalMLP has no attention that can be cut"):
         cut(model, cross_modal())
+
+
+def test_layers_with_the_same_cut_share_its_tensors():
+    toy = Toy(LAYOUT, n_layers=3)
+    edges = cross_modal().at(layers=[0, 1]) | flow("emg", "acc").at(layers=2)
+    with cutting(toy, edges) as report:
+        toy(X)
+    first, second, third = (meter.deletion for meter in report._meters)
+    assert first._biases is second._biases is not third._biases and first.where != second.where
+    assert report.layers[0].edges_cut == report.layers[1].edges_cut > report.layers[2].edges_cut
