@@ -126,7 +126,7 @@ def find_intervention_point(
     positions = len(layout) if stack != "cross" else (len(layout), _shapes(inputs))
     with LOCK:
         known = _known.setdefault(model, {}).setdefault((hook_state(model), stack, positions), _Findings())
-        missing = {layer: paths[layer] for layer in wanted if layer not in known.layers}
+        missing = {layer: paths[layer] for layer in wanted if known.layers.get(layer, _Finding()).facts is None}
         own_layout = layout if stack in (None, "encoder") else None
         if missing or not (known.searched or adapted is None) or own_layout not in {None, *known.mixed_token}:
             if inputs is None and stack == "cross":

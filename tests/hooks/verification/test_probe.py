@@ -4,6 +4,7 @@ import weakref
 import pytest
 import torch
 import transformers
+from torch import nn
 from toy import Toy, hooks_left, intervention_point
 from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
 from transformer_lens.model_bridge.sources import build_bridge_from_module
@@ -373,3 +374,24 @@ def test_edges_forbidden_by_a_scaled_number_are_forbidden():
     with torch.no_grad(), cutting(model, every(), SIX):  # no token reads another one, so logits move with their token
         swapped = model(WORDS.flip(1)).logits
     torch.testing.assert_close(swapped.flip(1), out)
+
+
+class OfLogarithms(nn.Module):
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(self, x):
+        return self.encoder(x.log())
+
+
+def test_a_failed_probe_is_repeated_with_the_inputs_that_its_message_asks_for():
+    model, x = OfLogarithms().eval(), torch.rand(2, 4, 8) + 0.5
+    layout = TokenLayout.channels({"emg": 2, "acc": 2}, cls=False)
+    adapted = adapt(model, -x)
+    with pytest.raises(DeadHookError, match="not finite.*pass inputs="), cutting(adapted, cross_modal(), layout):
+        model(x)
+    with cutting(adapted, cross_modal(), layout, inputs=x) as report:
+        model(x)
+    assert len(report.layers) == 2
