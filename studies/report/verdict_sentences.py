@@ -36,8 +36,8 @@ EDGES_IN_WORDS = {
 NO_CONTROL = {
     "mean": "only removals by the signals of another trial have random controls",
     "several layers": "only cuts of one layer and of every layer have random controls",
-    "single": "only conditions that cut edges, and nothing else, have random controls, if other sets of as many edges"
-    " exist",
+    "single": "of the study's extra conditions, only those that cut edges and do nothing else have random controls, if"
+    " other sets of as many edges exist",
 }
 """Why there is no random control, by `Verdict.reason`."""
 COLUMNS = ("condition", "verdict", "drop", "low", "high", "unit", "p", "p_random", "controls", "sentence")

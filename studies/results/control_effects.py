@@ -70,8 +70,8 @@ class Controlled:
 def controlled_cuts(cell: Cell) -> list[Controlled]:
     """Return every distinct ablation of a cell with its controls, in order, without structural nulls.
 
-    Conditions that are equal by construction are one ablation, with the name of the condition that cuts every layer if
-    there is one.
+    Conditions that are equal by construction are one ablation, with the name of the condition that cuts every layer, or
+    else of the removal, if there is one.
     """
     values, controls = _all_values(cell), _controls_by_kind(cell)
     means = values.mean().to_dict()
@@ -79,7 +79,8 @@ def controlled_cuts(cell: Cell) -> list[Controlled]:
     classes = []
     for _, alike in cell.tests[~cell.tests["structural_null"]].groupby("equivalent_to", sort=False):
         rows = alike.to_dict("records")
-        classes.append((next((one for one in rows if cuts_every_layer(cell, one)), rows[0]), rows))
+        rows.sort(key=lambda one: (not cuts_every_layer(cell, one), one.get("mode") != REMOVAL))
+        classes.append((rows[0], rows))
     name_of = {one["condition"]: row["condition"] for row, alike in classes for one in alike}
     name_of |= {control: name_of[same] for control, same in _equal_conditions(cell) if same in name_of}
     cuts = []

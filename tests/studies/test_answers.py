@@ -10,6 +10,7 @@ from test_verdicts import findings_with
 
 from emg_lens.studies.report.answers import SENSORS, SUMMARY, answers_to_questions
 from emg_lens.studies.report.views.answers import ANSWERS
+from emg_lens.studies.report.views.control_effects import layout_control_effects
 from emg_lens.studies.results.findings import Cell
 
 
@@ -89,3 +90,23 @@ def test_the_first_removed_sensor_says_what_removed_means():
     assert len(texts) == 4 and not any("Removed:" in text for text in texts[1:])
     other = replace(cell, tests=cell.tests.assign(by=cell.tests["by"].replace("resample", "mean")))
     assert "Removed:" not in answers_to_questions(findings_with(other))[SENSORS][0]
+
+
+def test_a_condition_equal_to_a_removal_is_the_removal():
+    cell = removals_of({"ACC": 0.4, "EMG": 0.5}, emg=16, acc=3)
+    extra = tidy(**{name: cell.values[f"{name[:3]} removed"] for name in ("ACC resampled", "EMG resampled")})
+    extra = extra.assign(equivalent_to=extra["condition"].str.replace("resampled", "removed"))
+    scores = pd.concat([extra, cell.scores]).assign(structural_null=False)
+    scores["equivalent_to"] = scores["equivalent_to"].fillna(scores["condition"])
+    scores[["mode", "by"]] = scores[["mode", "by"]].fillna("")
+    cell = replace(cell, scores=scores, tests=cell_of(scores, tags=("edges", "mode", "by")).tests)
+    answers = answers_to_questions(findings_with(cell))
+    assert [*answers] == [SUMMARY, SENSORS]
+    assert "20 of 20 random removals of as many channels hurt less" in answers[SENSORS][0]
+    assert "the removal takes 16 of 19 channels" in answers[SENSORS][1]
+    table = layout_control_effects(cell).set_index("Ablation")
+    assert (
+        list(table.index) == ["ACC removed"]
+        and table.loc["ACC removed", "Random controls that hurt less"] == "20 of 20"
+    )
+    assert table.attrs["notes"][0].startswith("A random control of a removal removes as many random channels.")

@@ -125,9 +125,9 @@ def test_controls_have_a_table_of_their_own(result):
 
 
 def test_the_report_shows_every_cut_next_to_its_controls(result):
-    table = CONTROL_EFFECTS.tables(result)["Cuts and their controls"].set_index("Cut")
+    table = CONTROL_EFFECTS.tables(result)["Ablations and their controls"].set_index("Ablation")
     assert {"Uni L1", "Cross, every layer", "ACC masked"} <= set(table.index)
-    assert table.loc["Uni L1", "Random cuts that hurt less"].endswith("of 3")
+    assert table.loc["Uni L1", "Random controls that hurt less"].endswith("of 3")
     assert table.loc["Cross, every layer", CLS_CLOSED] != "–" == table.loc["Uni L1", CLS_CLOSED]
     text = (result.folder / "report.html").read_text()
     assert "size-matched random cut" in text and "control-effects" in result.figures()

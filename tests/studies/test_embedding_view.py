@@ -46,7 +46,7 @@ def test_the_vectors_are_those_that_the_saved_model_reads_the_saved_logits_from(
 
 def test_a_study_whose_only_control_is_all_edge_sets_together_has_a_report(done):
     assert done.controls["control"].unique().tolist() == ["superset"] and done.controls["of"].isna().all()
-    assert "Cuts and their controls" in done.report()
+    assert "Ablations and their controls" in done.report()
 
 
 def test_they_are_computed_once_and_never_from_other_recordings(done, tmp_path):

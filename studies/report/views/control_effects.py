@@ -1,4 +1,4 @@
-"""Every cut next to its controls: size-matched random cuts, superset ablations, and the closed path through CLS."""
+"""Every ablation next to its controls: random cuts or removals, superset ablations, the closed path through CLS."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +24,7 @@ from emg_lens.studies.report.wording import (
 )
 from emg_lens.studies.results.control_effects import Controlled, controlled_cuts
 from emg_lens.studies.results.findings import Cell, Findings
+from emg_lens.studies.spec.removal_spec import REMOVAL
 
 SUPERSET_HURTS_LESS, CLS_CLOSED = "Superset ablation that hurts less", "Path through CLS closed"
 
@@ -53,11 +54,14 @@ def _layout(cell: Cell, cuts: Sequence[Controlled]) -> pd.DataFrame | None:
         if one.superset:
             row[4] = f"{value(one.superset_mean)} ({names.get(one.superset, one.superset)})"
         rows.append(row)
-    columns = ["Cut", column_name(cell.metric), "Random cuts [range]", "Random cuts that hurt less"]
+    columns = ["Ablation", column_name(cell.metric), "Random controls [range]", "Random controls that hurt less"]
     table = without_empty_columns(pd.DataFrame(rows, columns=[*columns, SUPERSET_HURTS_LESS, CLS_CLOSED]))
+    is_removal = {cell.rows[one.condition].get("mode") == REMOVAL for one in cuts if one.random}
+    of_cuts = f"{SIZE_MATCHED} Cuts of several but not all layers have no random cuts. " * (False in is_removal)
+    of_removals = "A random control of a removal removes as many random channels. " * (True in is_removal)
     of_random = (
-        f"{SIZE_MATCHED} The table gives mean and range over random cuts of the mean {metric_words(cell.metric)} over"
-        " subjects. Cuts of several but not all layers have no random cuts."
+        f"{of_cuts}{of_removals}The table gives mean and range over random controls of the mean"
+        f" {metric_words(cell.metric)} over subjects."
     )
     of_supersets = (
         "Superset ablation: a condition that cuts these edges and more. If it hurts less, lost information does"
@@ -108,7 +112,7 @@ class ControlEffects(View):
     captions = {
         "control-effects": "Means over subjects under each ablation and under its controls. Dashed: unmasked models."
     }
-    cell_tables = {"Cuts and their controls": layout_control_effects}
+    cell_tables = {"Ablations and their controls": layout_control_effects}
     cell_figures = {"control-effects": figure_control_effects}
 
     def shows(self, findings: Findings) -> bool:
