@@ -114,7 +114,15 @@ def test_the_table_has_one_row_an_ablation_and_explains_the_words_that_it_uses()
     assert table["Verdict"].to_list() == ["shown", "no control"]
     assert table.iloc[0].to_list()[2:5] == ["5 of 5", "20 of 20", ".048"]
     (note,) = table.attrs["notes"]
-    assert note.startswith("Shown: ") and "No control: " in note and "No interval" not in note
+    assert note == (
+        "Shown: four checks hold, in this order. (1) The interval excludes zero. (2) There are at least 19 random"
+        " controls. (3) p ≤ .05. (4) No superset ablation hurts clearly less, or less by 10 % of the drop or more on"
+        " average. No control: check 2 fails, so it is open whether the effect is specific. p is from the random"
+        " controls. Stars and ns in other tables are from tests over subjects."
+    )
+    many = layout_verdicts(cell, [replace(one, n_screened=2, verdict="not shown") for one in verdicts])
+    assert "Not shown: check 1, 3 or 4 fails (the report names it). p is from" in many.attrs["notes"][0]
+    assert "controls, corrected for all 2 ablations with random controls. Stars" in many.attrs["notes"][0]
     assert layout_verdicts(cell, []) is None
 
 

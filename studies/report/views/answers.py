@@ -3,7 +3,7 @@
 A study without ablations has a main figure of its models: their scores next to the simple reference and to chance.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -18,10 +18,10 @@ from emg_lens.studies.report.ablation_colours import EXPECTED, RANDOM_CONTROL, U
 from emg_lens.studies.report.answers import ELECTRODES, OTHERS, PLACES, SENSORS, ablations_by_question
 from emg_lens.studies.report.verdict_sentences import harm, is_all_but_one, what_was_done, with_interval_of
 from emg_lens.studies.report.view import View, in_each_cell
-from emg_lens.studies.report.wording import UNIT_WORDS, metric_name, metric_words, p_value, value
+from emg_lens.studies.report.wording import UNIT_WORDS, metric_name, metric_words, p_limit, p_value, value
 from emg_lens.studies.results.findings import Cell, Findings
 from emg_lens.studies.results.quality import quality_of
-from emg_lens.studies.results.verdicts import Verdict, verdicts_of
+from emg_lens.studies.results.verdicts import MARGIN, Verdict, enough_random, verdicts_of
 from emg_lens.studies.statistics.intervals import mean_interval
 from emg_lens.sweeps.conditions import BASELINE
 
@@ -72,21 +72,30 @@ def layout_verdicts(cell: Cell, verdicts: Sequence[Verdict]) -> pd.DataFrame | N
     columns = ["Ablation", word, "Subjects worse", "Random controls that hurt less", "p", "Verdict", "Why"]
     table = pd.DataFrame(rows, columns=columns)
     table.attrs["optional"] = ["Why", "Subjects worse", "p", "Random controls that hurt less"]
-    sizes = {one.cut.shares_random: one.n_screened for one in verdicts if one.is_screened}
-    families = {False: "ablations with random controls", True: "cuts of single heads"}
-    corrected = " or ".join(f"all {sizes[shares]} {name}" for shares, name in families.items() if shares in sizes)
+    table.attrs["notes"] = [" ".join(_legend(cell, verdicts))]
+    return table
+
+
+def _legend(cell: Cell, verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """Say what the verdicts of a table mean, and what p is."""
+    used, alpha = {one.verdict for one in verdicts}, cell.statistics.alpha
+    yield (
+        "Shown: four checks hold, in this order. (1) The interval excludes zero. (2) There are at least"
+        f" {enough_random(alpha)} random controls. (3) p ≤ {p_limit(alpha)}. (4) No superset ablation hurts clearly"
+        f" less, or less by {100 * MARGIN:g} % of the {harm(cell)} or more on average."
+    )
     meanings = {
-        "shown": "the interval excludes zero, the ablation hurts more than its random controls (p, corrected for"
-        f" {corrected or 'all ablations'}), and no superset ablation hurts less",
-        "not shown": "one of these three fails (the report names it)",
-        "no control": "no or too few random controls, so it is open whether the effect is specific",
+        "not shown": "check 1, 3 or 4 fails (the report names it)",
+        "no control": "check 2 fails, so it is open whether the effect is specific",
         "no interval": "fewer than five subjects, or all changed alike",
     }
-    used = {"shown", *(one.verdict for one in verdicts)}
-    notes = [f"{word.capitalize()}: {meaning}." for word, meaning in meanings.items() if word in used]
-    notes += ["p is from the random controls. Stars and ns in other tables are from tests over subjects."] * bool(sizes)
-    table.attrs["notes"] = [" ".join(notes)]
-    return table
+    yield from (f"{word.capitalize()}: {meaning}." for word, meaning in meanings.items() if word in used)
+    sizes = {one.cut.shares_random: one.n_screened for one in verdicts if one.is_screened}
+    families = {False: "ablations with random controls", True: "cuts of single heads"}
+    several = [f"all {sizes[shares]} {name}" for shares, name in families.items() if sizes.get(shares, 0) > 1]
+    if sizes:
+        corrected = f", corrected for {' or '.join(several)}" * bool(several)
+        yield f"p is from the random controls{corrected}. Stars and ns in other tables are from tests over subjects."
 
 
 def figure_answers(judged: Sequence[tuple[Cell, Sequence[Verdict]]]) -> Figure | None:
