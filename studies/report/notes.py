@@ -126,9 +126,8 @@ def _number_of_tests(sizes: dict[str, dict[str, int]]) -> str:
     )
     tests = "1 test" if every == "1" else f"{every} tests"
     by_mode = f" ({per_mode} per mode)" if per_mode != every else ""
-    return (
-        f"{tests}{by_mode}, of which {distinct} {'is' if distinct == '1' else 'are'} distinct and could show an effect."
-    )
+    kind = "is distinct and not a structural null" if distinct == "1" else "are distinct and not structural nulls"
+    return f"{tests}{by_mode}, of which {distinct} {kind}."
 
 
 def _range(column: pd.Series) -> str:

@@ -88,7 +88,7 @@ def test_the_footnotes_say_what_a_reader_must_know(table):
     assert "n = 40 subjects" in notes
     assert "Mann–Whitney" in notes and "Bonferroni within family “mode”" in notes
     assert "Individual 10, RFB 10, RFE 10" in notes
-    assert "30 tests (10 per mode), of which 18 are distinct and could show an effect." in notes
+    assert "30 tests (10 per mode), of which 18 are distinct and not structural nulls." in notes
     assert "Chance accuracy: 0.059" in notes
     assert "34 test trials per subject: one trial changes the subject's accuracy by 2.94 pp" in notes
     assert "† Structural null: no cut edge has a path to the readout" in notes
