@@ -15,7 +15,7 @@ import pandas as pd
 from jaxtyping import Float, Integer
 
 from emg_lens.errors import EmgLensError
-from emg_lens.validation import check_fields, checked
+from emg_lens.validation import check_fields, checked, short
 
 REST = 0
 UNLABELLED = -1
@@ -176,9 +176,9 @@ class Recording:
         if modalities is None:
             return self
         chosen = list(modalities)
-        unknown = [name for name in chosen if name not in self.signals]
+        unknown = [name for name in chosen if not isinstance(name, str) or name not in self.signals]
         if unknown:
-            raise DataError(f"{self.source} has no modality {unknown[0]!r}; it has {', '.join(self.signals)}")
+            raise DataError(f"{self.source} has no modality {short(unknown[0])}; it has {', '.join(self.signals)}")
         return replace(self, signals={name: self.signals[name] for name in chosen})
 
     @cached_property

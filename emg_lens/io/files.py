@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from emg_lens.errors import EmgLensError
+from emg_lens.validation import short
 
 HOST = re.sub(r"\W", "_", platform.node())[:32]
 ABANDONED_SECONDS = 3600
@@ -25,16 +26,20 @@ ABANDONED_SECONDS = 3600
 
 
 class NotAFileError(EmgLensError, RuntimeError):
-    """A file cannot be written at this path, because a pipe or a device has this name."""
+    """A file cannot be written at this path: a pipe or a device has this name, or no file can have it."""
 
 
 def check_replaceable(path: Path) -> None:
     """Check that a path is free, or belongs to a file (or to a folder, for which the operating system has an error).
 
     Raises:
-        NotAFileError: It is a pipe or a device.
+        NotAFileError: It is a pipe or a device, or the operating system refuses such a path (a name that is too long).
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    try:
+        exists = path.exists()
+    except OSError as error:
+        raise NotAFileError(f"{short(str(path))} cannot be a file: {error.strerror}; give another path") from None
+    if exists and not (path.is_file() or path.is_dir()):
         raise NotAFileError(f"{path} is a pipe or a device; expected a file or a new name: give another path")
 
 

@@ -22,7 +22,7 @@ from emg_lens.studies.results.findings import Cell
 from emg_lens.studies.spec.condition_spec import HEAD
 from emg_lens.studies.spec.study_spec import StudySpec
 from emg_lens.sweeps.conditions import MODES
-from emg_lens.validation import short
+from emg_lens.validation import checked, short
 
 if TYPE_CHECKING:  # matplotlib is imported only where figures are made
     from matplotlib.figure import Figure
@@ -55,6 +55,7 @@ class RunComparison(ComparisonTables):
         return write_comparison(self, Path(folder).expanduser())
 
 
+@checked
 def compare_runs(*runs: str | Path | StudyResult, metric: str | None = None) -> RunComparison:
     """Compare finished runs with the first one, over subjects.
 

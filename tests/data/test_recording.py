@@ -71,3 +71,8 @@ def test_too_large_labels_and_recordings_without_a_row_are_rejected():
         recording(np.array([0, 2**63], np.uint64), [0, 1])
     with pytest.raises(DataError, match="subject A has no row"):
         recording(np.zeros(0, int), np.zeros(0, int))
+
+
+def test_modalities_that_are_no_texts_are_refused():
+    with pytest.raises(DataError, match="has no modality .*; it has emg"):
+        recording([1], [1]).keep(np.eye(2))

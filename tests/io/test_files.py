@@ -7,7 +7,16 @@ import torch
 
 from emg_lens.io.checkpoint import CheckpointError, CheckpointFile
 from emg_lens.io.checksums import replacing_with_checksum
-from emg_lens.io.files import HOST, NotAFileError, new_folder, remove_abandoned, replacing, write_bytes, write_text
+from emg_lens.io.files import (
+    HOST,
+    NotAFileError,
+    check_replaceable,
+    new_folder,
+    remove_abandoned,
+    replacing,
+    write_bytes,
+    write_text,
+)
 
 
 def test_a_file_is_written_in_one_step_and_no_temporary_file_remains(tmp_path):
@@ -128,3 +137,8 @@ def test_temporary_files_of_ended_processes_are_removed_and_others_are_kept(tmp_
     assert left == {name for name, stays in names.items() if stays}
     remove_abandoned(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [".01.partial", "01"]
+
+
+def test_a_name_that_no_file_can_have_is_one_line(tmp_path):
+    with pytest.raises(NotAFileError, match="cannot be a file: File name too long; give another path"):
+        check_replaceable(tmp_path / ("a" * 5000))

@@ -28,6 +28,7 @@ from emg_lens.studies.result import StudyResult
 from emg_lens.studies.statistics.spec import StatisticsSpec
 from emg_lens.studies.study import Study
 from emg_lens.sweeps.conditions import BASELINE
+from emg_lens.validation import ArgumentError
 
 SPEC = StatisticsSpec()
 FRACTIONS = st.integers(0, 34).map(lambda n: n / 34)
@@ -284,3 +285,8 @@ def test_an_archive_is_compared_like_its_run(runs, tmp_path, monkeypatch):
     first = done.output.splitlines()[0]
     assert first == str(compare_runs(runs[0], runs[1])).splitlines()[0]
     assert (tmp_path / "out" / "comparison.png").is_file()
+
+
+def test_a_metric_that_is_no_text_is_refused(tmp_path):
+    with pytest.raises(ArgumentError, match="metric="):
+        compare_runs(tmp_path, tmp_path, metric=np.ones(3))  # pyright: ignore
