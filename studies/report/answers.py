@@ -99,20 +99,47 @@ def _summary(cell: Cell, verdicts: Sequence[Verdict]) -> Iterator[str]:
 
 
 def _answers_of(cell: Cell, verdicts: Sequence[Verdict], explains_removed: bool) -> dict[str, list[str]]:
-    groups = ablations_by_question(cell, verdicts)
-    texts = {question: [sentence(one, cell) + _closed(one, cell) for one in some] for question, some in groups.items()}
-    for question in texts.keys() & {SENSORS, ELECTRODES}:
-        ways = {one.row["by"] for one in groups[question]}
-        chosen = [one for one in groups[question] if len(ways) == 1 or one.row["by"] == "resample"]
-        texts[question] = [sentence(one, cell) + _before_onset(one, cell) for one in chosen]
-        if question == SENSORS and explains_removed and chosen[0].row["by"] == "resample":
+    texts: dict[str, list[str]] = {}
+    for question, parts in _answered(cell, verdicts).items():
+        if question == PLACES:
+            single, of_head = parts
+            texts[question] = [*_places(single, cell, "layer"), *_places(of_head, cell, "head")]
+            continue
+        (some,) = parts
+        is_of_input = question in (SENSORS, ELECTRODES)
+        texts[question] = [
+            sentence(one, cell) + (_before_onset(one, cell) if is_of_input else _closed(one, cell)) for one in some
+        ]
+        if question == SENSORS and explains_removed and some[0].row["by"] == "resample":
             texts[question][0] += REMOVED
-    if PLACES in texts:
-        heads = set(head_conditions(cell.tests)["condition"])
-        single = [one for one in groups[PLACES] if one.cut.condition not in heads]
-        of_head = [one for one in groups[PLACES] if one.cut.condition in heads]
-        texts[PLACES] = [*_places(single, cell, "layer"), *_places(of_head, cell, "head")]
     return {question: _first(some) for question, some in texts.items() if some}
+
+
+def _answered(cell: Cell, verdicts: Sequence[Verdict]) -> dict[str, list[list[Verdict]]]:
+    """Return the ablations that answer each question, in parts that are answered separately: single layers and heads.
+
+    Removals by a mean answer only if there are no others.
+    """
+    heads = set(head_conditions(cell.tests)["condition"])
+    answered = {}
+    for question, some in ablations_by_question(cell, verdicts).items():
+        parts = [some]
+        if question in (SENSORS, ELECTRODES):
+            parts = [[one for one in some if one.row["by"] == "resample"] or some]
+        elif question == PLACES:
+            parts = [[one for one in some if (one.cut.condition in heads) == of_head] for of_head in (False, True)]
+        answered[question] = parts
+    return answered
+
+
+def named_in_answers(cell: Cell, verdicts: Sequence[Verdict]) -> list[str]:
+    """Return the conditions that the answers name, then all with a shown effect, the largest drop first."""
+    named: list[Verdict] = []
+    for question, parts in _answered(cell, verdicts).items():
+        of_place = [sorted(some, key=lambda one: -one.drop)[:1] for some in parts]
+        named += sum(of_place, []) if question == PLACES else parts[0][:MOST]
+    shown = sorted((one for one in verdicts if one.verdict == "shown"), key=_importance)
+    return list(dict.fromkeys(one.cut.condition for one in [*named, *shown]))
 
 
 def _first(texts: Sequence[str]) -> list[str]:

@@ -9,27 +9,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emg_lens.studies.report.table_formats import to_html
+from emg_lens.studies.report.table_formats import divided, to_html
 
 NARROW_POINTS = 432
 """Figures narrower than this (six inches) fill half of the page."""
 
 
 MOST_ROWS, FIRST_ROWS = 20, 12
-"""A longer table shows its first rows; the whole table is folded."""
+"""A longer table shows its first rows; the others are folded."""
 
 
 def text_table(table: pd.DataFrame) -> str:
     """Render a table of text with its footnotes. On a phone, groups of columns are folded."""
     notes = bullet_list(table.attrs.get("notes", ()), "notes")
-    first = table[:FIRST_ROWS] if len(table) > MOST_ROWS else table
+    first, others = divided(table, FIRST_ROWS if len(table) > MOST_ROWS else len(table))
     shown = _scroll(to_html(first))
     if table.columns.nlevels == 2:
         groups = dict.fromkeys(table.columns.get_level_values(0))
         folded = "".join(_folded(str(name), to_html(table[name]), open=k == 0) for k, name in enumerate(groups))
         shown = f'<div class="wide">{shown}</div><div class="folded">{folded}</div>'
-    if len(first) < len(table):
-        shown += _folded(f"All {len(table)} rows", to_html(table))
+    if len(others):
+        shown += _folded(f"{len(others)} more rows", to_html(others))
     return shown + notes
 
 

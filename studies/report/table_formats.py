@@ -20,6 +20,8 @@ HEADING_WIDTH = 18
 """Longer column headings are wrapped in the terminal."""
 NAME_WIDTH = 28
 """So many letters of a row's name stay on one line in the terminal."""
+FEW_COLUMNS = 5
+"""With more columns of numbers, names of rows are not wrapped."""
 
 
 def to_markdown(table: pd.DataFrame, title: str = "") -> str:
@@ -102,7 +104,7 @@ def to_rich(table: pd.DataFrame, title: str = "") -> Table:
                 "\n".join(line for part in header.split("\n") for line in wrap(printable(part), HEADING_WIDTH) or [""])
             ),
             justify="left" if left else "right",
-            no_wrap=not left or len(headers) > n_left + 5,
+            no_wrap=not left or len(headers) > n_left + FEW_COLUMNS,
         )
     for i, row in enumerate(rows):
         last_of_group = i + 1 < len(rows) and rows[i + 1][0] != ""
@@ -113,6 +115,16 @@ def to_rich(table: pd.DataFrame, title: str = "") -> Table:
 def without_empty_columns(table: pd.DataFrame) -> pd.DataFrame:
     """Leave out columns in which no row has a value."""
     return table.loc[:, ~(table == EMPTY).all()]
+
+
+def divided(table: pd.DataFrame, most: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Divide a table into at most `most` rows to show and the others, both in the order of the table.
+
+    Rows whose positions are in `attrs["kept"]` are shown first.
+    """
+    positions = range(len(table))
+    shown = list(dict.fromkeys([*(at for at in table.attrs.get("kept", ()) if at in positions), *positions]))[:most]
+    return table.iloc[sorted(shown)], table.iloc[[at for at in positions if at not in shown]]
 
 
 def fitted(table: pd.DataFrame, width: int) -> pd.DataFrame:
@@ -127,13 +139,14 @@ def fitted(table: pd.DataFrame, width: int) -> pd.DataFrame:
 
 
 def _letters(table: pd.DataFrame) -> int:
-    """Width of the table in the terminal; names of rows are wrapped."""
+    """Width of the table in the terminal."""
     headers, rows = _flat(table, joint="\n")
     n_left, total = _n_left(table), 0
     for i, (header, *cells) in enumerate(zip(headers, *rows, strict=True)):
         lines = [line for part in header.split("\n") for line in wrap(part, HEADING_WIDTH)]
         longest = max(map(len, cells), default=0)
-        total += 1 + max([min(longest, NAME_WIDTH) if i < n_left else longest, *map(len, lines)])
+        is_wrapped = i < n_left and len(headers) <= n_left + FEW_COLUMNS
+        total += 1 + max([min(longest, NAME_WIDTH) if is_wrapped else longest, *map(len, lines)])
     return total
 
 

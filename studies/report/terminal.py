@@ -12,7 +12,7 @@ from emg_lens.errors import printable
 from emg_lens.studies.report.answers import answers_to_questions
 from emg_lens.studies.report.limits import warnings_of_split
 from emg_lens.studies.report.quality_sentences import quality_line, quality_warning
-from emg_lens.studies.report.table_formats import fitted, to_rich
+from emg_lens.studies.report.table_formats import divided, fitted, to_rich
 from emg_lens.studies.report.view import views_of
 from emg_lens.studies.results.findings import Findings
 
@@ -22,14 +22,14 @@ MOST_ROWS = 12
 
 
 class FittedTable:
-    """A table with the columns that fit into the terminal, and its first rows. `whole` says where all of it is."""
+    """A table with the columns that fit, and its main rows. `whole` says where all of it is."""
 
     def __init__(self, table: pd.DataFrame, title: str, whole: str = "table.md") -> None:
         self.table, self.title, self.whole = table, title, whole
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """Render the table for the width of the terminal."""
-        table = fitted(self.table[:MOST_ROWS], options.max_width)
+        table = fitted(divided(self.table, MOST_ROWS)[0], options.max_width)
         missing = [(len(self.table) - len(table), "row"), (self.table.shape[1] - table.shape[1], "column")]
         left_out = [f"{n} more {what}{'s' * (n > 1)}" for n, what in missing if n]
         table.attrs["notes"] = [

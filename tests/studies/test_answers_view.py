@@ -6,12 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from synthetic import by_factors, cell_of, findings_of, head_scores, tidy
+from test_answers import removals_of
 from test_controls import made_up
 from test_verdicts import findings_with
 
 from emg_lens.plotting.saving import to_svg
 from emg_lens.plotting.style import CATEGORIES, CROSS_MODAL, OTHER_ABLATION, REMOVED, UNIMODAL, edge_colours
 from emg_lens.studies.report.ablation_colours import ablation_colour
+from emg_lens.studies.report.table_formats import divided
 from emg_lens.studies.report.view import VIEWS
 from emg_lens.studies.report.views.answers import MOST_CELLS, figure_answers, figure_models, layout_verdicts
 from emg_lens.studies.results.verdicts import Verdict, verdicts_of
@@ -124,6 +126,14 @@ def test_the_table_has_one_row_an_ablation_and_explains_the_words_that_it_uses()
     assert "Not shown: check 1, 3 or 4 fails (the report names it). p is from" in many.attrs["notes"][0]
     assert "controls, corrected for all 2 ablations with random controls. Stars" in many.attrs["notes"][0]
     assert layout_verdicts(cell, []) is None
+
+
+def test_a_short_table_keeps_what_the_answers_name():
+    cell, verdicts = judged(removals_of({f"S{k}": 0.1 + k / 100 for k in range(20)}))
+    low = [replace(one, verdict="shown" if k < 2 else "not shown", reason="") for k, one in enumerate(verdicts)]
+    shown, others = divided(layout_verdicts(cell, low), 12)
+    assert shown["Ablation"].to_list() == [*(f"S{k} removed" for k in range(19, 9, -1)), "S1 removed", "S0 removed"]
+    assert len(others) == 8
 
 
 def test_a_colour_has_one_meaning():

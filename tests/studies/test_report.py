@@ -137,10 +137,14 @@ def test_every_link_of_the_contents_has_a_section(html):
     assert len(links) == 9 and all(f'<h2 id="{link[1:]}">' in html for link in links)
 
 
-def test_a_long_table_shows_its_first_rows_and_folds_the_others():
+@pytest.mark.parametrize("named_rows", [False, True])
+def test_a_long_table_shows_its_first_rows_and_folds_the_others(named_rows):
     table = pd.DataFrame({"Head": [f"H{k}" for k in range(40)], "Drop": "0.1"})
-    shown, _, folded = text_table(table).partition("<details><summary>All 40 rows</summary>")
-    assert shown.count("<tr") == 1 + FIRST_ROWS and folded.count("<tr") == 41
+    table = table.assign(Layer=["L1", "L2"] * 20).set_index("Layer") if named_rows else table
+    table.attrs["kept"] = [30]
+    shown, _, folded = text_table(table).partition("<details><summary>28 more rows</summary>")
+    assert shown.count("<tr") == 1 + FIRST_ROWS and folded.count("<tr") == 29
+    assert ">H30<" in shown and ">H10<" in shown and ">H11<" in folded and ">H30<" not in folded
     assert "<details" not in text_table(table[:MOST_ROWS])
 
 

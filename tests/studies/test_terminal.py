@@ -63,6 +63,11 @@ def test_columns_are_left_out_in_the_order_that_the_table_names():
     assert list(fitted(table, 40)) == ["Name", "first"] == list(fitted(table, 5))
 
 
+def test_a_column_is_left_out_where_long_names_are_not_wrapped():
+    table = pd.DataFrame([["n" * 50, *["1" * 9] * 6]], columns=["Name", *"abcdef"])
+    assert len(fitted(table, 100).columns) == 6 and len(fitted(table, 115).columns) == 7
+
+
 def test_a_study_of_models_alone_prints_their_table_and_speaks_of_no_cut():
     scores = by_factors({("both",): [0.9, 0.8], ("emg",): [0.7, 0.75]}, ["sensors"])
     text = printed(findings_of(scores, factors={"sensors": {"both": {}, "emg": {}}}), 80)

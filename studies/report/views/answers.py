@@ -15,7 +15,14 @@ from matplotlib.figure import Figure
 from emg_lens.plotting.panels import new_figure, place_legend, plain_text, wrapped_text
 from emg_lens.plotting.style import DARK, DOTTED
 from emg_lens.studies.report.ablation_colours import EXPECTED, RANDOM_CONTROL, UNMASKED, ablation_colour
-from emg_lens.studies.report.answers import ELECTRODES, OTHERS, PLACES, SENSORS, ablations_by_question
+from emg_lens.studies.report.answers import (
+    ELECTRODES,
+    OTHERS,
+    PLACES,
+    SENSORS,
+    ablations_by_question,
+    named_in_answers,
+)
 from emg_lens.studies.report.verdict_sentences import harm, is_all_but_one, what_was_done, with_interval_of
 from emg_lens.studies.report.view import View, in_each_cell
 from emg_lens.studies.report.wording import UNIT_WORDS, metric_name, metric_words, p_limit, p_value, value
@@ -57,6 +64,7 @@ def layout_verdicts(cell: Cell, verdicts: Sequence[Verdict]) -> pd.DataFrame | N
     has_interval = any(not np.isnan(one.interval[0]) for one in verdicts)
     interval = f" [{100 * cell.statistics.confidence:g} % CI]" * has_interval
     word = f"{harm(cell).capitalize()}{', ' * bool(unit)}{unit}{interval}"
+    judged = sorted(verdicts, key=lambda one: (is_all_but_one(one.row), -one.drop))
     rows = [
         [
             what_was_done(one.row, cell),
@@ -67,11 +75,13 @@ def layout_verdicts(cell: Cell, verdicts: Sequence[Verdict]) -> pd.DataFrame | N
             one.verdict,
             OBJECTIONS.get(one.reason, ""),
         ]
-        for one in sorted(verdicts, key=lambda one: (is_all_but_one(one.row), -one.drop))
+        for one in judged
     ]
     columns = ["Ablation", word, "Subjects worse", "Random controls that hurt less", "p", "Verdict", "Why"]
     table = pd.DataFrame(rows, columns=columns)
     table.attrs["optional"] = ["Why", "Subjects worse", "p", "Random controls that hurt less"]
+    at = {one.cut.condition: position for position, one in enumerate(judged)}
+    table.attrs["kept"] = [at[name] for name in named_in_answers(cell, verdicts)]
     table.attrs["notes"] = [" ".join(_legend(cell, verdicts))]
     return table
 
