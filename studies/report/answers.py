@@ -11,6 +11,7 @@ import pandas as pd
 from emg_lens.studies.report.limits import is_decodable_before
 from emg_lens.studies.report.quality_sentences import quality_warning
 from emg_lens.studies.report.verdict_sentences import (
+    OBJECTIONS,
     drop_in_words,
     harm,
     is_all_but_one,
@@ -43,9 +44,10 @@ PLACES = "Which layers and heads?"
 OTHERS = "Other ablations"
 LEVELS = "Which level is better?"
 REMOVED = (
-    " (Removed: the signals of a random training trial in its place; a model trained without this sensor may lose much"
-    " less.)"
+    " “Removed” means that signals of a random training trial replace this sensor. A model trained without this sensor"
+    " may lose much less."
 )
+CLS_READS = " CLS itself still attends to all tokens."
 MOST = 3
 """Sentences on one question for one cell; the other ablations are in the tables."""
 
@@ -95,7 +97,7 @@ def _summary(cell: Cell, verdicts: Sequence[Verdict]) -> Iterator[str]:
     for one in sorted(verdicts, key=_importance):
         if one.reason == "most channels" and not is_all_but_one(one.row):
             drop = f"{harm(cell)} {drop_in_words(one, cell).partition(' (')[0]}"
-            yield f"No random control can judge {what_was_done(one.row, cell)} ({drop}): {why_no_control(one, cell)}."
+            yield f"No random control can judge {what_was_done(one.row, cell)} ({drop}), which takes most channels."
 
 
 def _answers_of(cell: Cell, verdicts: Sequence[Verdict], explains_removed: bool) -> dict[str, list[str]]:
@@ -103,13 +105,20 @@ def _answers_of(cell: Cell, verdicts: Sequence[Verdict], explains_removed: bool)
     for question, parts in _answered(cell, verdicts).items():
         if question == PLACES:
             single, of_head = parts
-            texts[question] = [*_places(single, cell, "layer"), *_places(of_head, cell, "head")]
+            masks, heads = layer_conditions(cell.tests), head_conditions(cell.tests)
+            texts[question] = [
+                *_places(single, cell, "layer", masks[masks["mode"] == "individual"] if len(masks) else masks),
+                *_places(of_head, cell, "head", heads),
+            ]
             continue
         (some,) = parts
         is_of_input = question in (SENSORS, ELECTRODES)
         texts[question] = [
             sentence(one, cell) + (_before_onset(one, cell) if is_of_input else _closed(one, cell)) for one in some
         ]
+        first_closed = next((at for at, text in enumerate(texts[question][:MOST]) if "attend to CLS" in text), None)
+        if first_closed is not None:
+            texts[question][first_closed] += CLS_READS
         if question == SENSORS and explains_removed and some[0].row["by"] == "resample":
             texts[question][0] += REMOVED
     return {question: _first(some) for question, some in texts.items() if some}
@@ -194,18 +203,20 @@ def _closed(one: Verdict, cell: Cell) -> str:
     if pd.isna(one.cut.cls_path_closed) or is_named:
         return ""
     metric = metric_words(cell.metric)
-    return f" If information cannot pass through CLS either, {metric} is {value(one.cut.cls_path_closed)}."
+    return f" If, in addition, no other token may attend to CLS, {metric} is {value(one.cut.cls_path_closed)}."
 
 
-def _places(ablations: Sequence[Verdict], cell: Cell, kind: str) -> Iterator[str]:
-    """Name the single layers or heads with a shown effect; if there is none, the one with the largest."""
+def _places(ablations: Sequence[Verdict], cell: Cell, kind: str, conditions: pd.DataFrame) -> Iterator[str]:
+    """Name the single layers or heads with a shown effect, and the largest drop if it is not one of them."""
     shown = [one for one in ablations if one.verdict == "shown"]
     if shown:
         named = [f"{what_was_done(one.row, cell).removesuffix(' cut')} {drop_in_words(one, cell)}" for one in shown]
         verb = "has" if len(shown) == 1 else "have"
-        start = f"{len(shown)} of {count(len(ablations), 'cut')} of a single {kind} {verb} a clear and specific effect"
         others = f"; {len(shown) - MOST} more in the table of verdicts" * (len(shown) > MOST)
-        yield f"{start}: {'; '.join(named[:MOST])}{others}."
+        n_nulls = int(conditions["structural_null"].sum())
+        nulls = f" (without {count(n_nulls, 'structural null')}, which cannot have an effect)" * bool(n_nulls)
+        start = f"{len(shown)} of {count(len(ablations), 'cut')} of a single {kind}{nulls} {verb}"
+        yield f"{start} a clear and specific effect: {'; '.join(named[:MOST])}{others}.{_larger_drop(ablations, cell)}"
     elif ablations:
         is_compared = any(one.is_screened for one in ablations)
         start = f"No cut of a single {kind} has a clear and specific effect"
@@ -218,6 +229,18 @@ def _places(ablations: Sequence[Verdict], cell: Cell, kind: str) -> Iterator[str
         is_open = largest.verdict == "no control"
         why = f" Whether it is specific is open: {why_no_control(largest, cell)}." if is_open else ""
         yield f"{start}. The largest {harm(cell)}, {drop_in_words(largest, cell)}, is for {what}.{why}"
+
+
+def _larger_drop(ablations: Sequence[Verdict], cell: Cell) -> str:
+    """Name the largest drop if it is not shown, with the reason."""
+    largest = max(ablations, key=lambda one: one.drop)
+    if largest.verdict == "shown":
+        return ""
+    why = f"is not shown: {OBJECTIONS.get(largest.reason, 'no interval')}"
+    if largest.verdict == "no control":
+        why = f"has no control: {why_no_control(largest, cell)}"
+    what = what_was_done(largest.row, cell).removesuffix(" cut")
+    return f" The largest {harm(cell)}, {drop_in_words(largest, cell)} for {what}, {why}."
 
 
 def _comparisons(findings: Findings) -> Iterator[str]:

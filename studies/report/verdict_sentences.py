@@ -40,6 +40,19 @@ NO_CONTROL = {
     " other sets of as many edges exist",
 }
 """Why there is no random control, by `Verdict.reason`."""
+OBJECTIONS = {
+    "zero": "interval includes zero",
+    "random": "not clearly above random controls",
+    "superset": "cutting more hurts less",
+    "superset on average": "cutting more hurts less on average",
+    "not requested": "study asks for too few",
+    "most channels": "takes most channels",
+    "mean": "set to a mean",
+    "several layers": "several layers, not all",
+    "single": "not a plain cut",
+    "few random": "too few other sets exist",
+}
+"""Why an effect is not shown, or why it has no control, by `Verdict.reason`."""
 COLUMNS = ("condition", "verdict", "drop", "low", "high", "unit", "p", "p_random", "controls", "sentence")
 
 

@@ -358,7 +358,33 @@ def test_the_answers_are_the_verdicts_by_question():
         "1 of 1 ablation with random controls has a clear and specific effect: all cross edges cut."
     ]
     assert text[EDGES][0].startswith("With all cross edges cut, accuracy falls by 35.0 pp")
-    assert text[EDGES][0].endswith("If information cannot pass through CLS either, accuracy is 0.300.")
+    assert text[EDGES][0].endswith(
+        "If, in addition, no other token may attend to CLS, accuracy is 0.300. CLS itself still attends to all tokens."
+    )
+
+
+def test_a_larger_drop_that_is_not_shown_is_named_next_to_the_shown_layers():
+    low, noise = np.array([0.5, 0.4, 0.45, 0.5, 0.4]), np.array([0.0, 0.01, -0.01, 0.02, -0.02])
+    values = {"a": low + noise, "b": low - 0.1 + noise, "null": low + 0.4}
+    scores = tidy(baseline=low + 0.4, **values)
+    layer = scores["condition"].map({"a": 0.0, "b": 1.0, "null": 2.0})
+    scores = scores.assign(layer=layer, mode=layer.notna().map({True: "individual", False: ""}), edges="unimodal")
+    scores["structural_null"] = scores["condition"].isin(["baseline", "null"])
+    scores["equivalent_to"] = scores["condition"].replace("null", "baseline")
+    lost = {"a": [0.1] * 20, "b": [0.6, *[0.2] * 19]}
+    controls = [
+        tidy(**{f"{of}, {i}": low + 0.4 - x + noise}).assign(control="random", of=of)
+        for of, some in lost.items()
+        for i, x in enumerate(some)
+    ]
+    cell = replace(cell_of(scores), controls=pd.concat(controls))
+    (text,) = answers_to_questions(findings_with(cell))[PLACES]
+    assert text.startswith(
+        "1 of 2 cuts of a single layer (without 1 structural null, which cannot have an effect) has a clear and"
+        " specific effect: unimodal edges of L1 40.0 pp (95 % CI ["
+    )
+    assert "). The largest drop, 50.0 pp (95 % CI [" in text
+    assert text.endswith(") for unimodal edges of L2, is not shown: not clearly above random controls.")
 
 
 def test_layers_are_named_with_their_drops_or_the_largest_with_its_objection():

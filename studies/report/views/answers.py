@@ -23,7 +23,7 @@ from emg_lens.studies.report.answers import (
     ablations_by_question,
     named_in_answers,
 )
-from emg_lens.studies.report.verdict_sentences import harm, is_all_but_one, what_was_done, with_interval_of
+from emg_lens.studies.report.verdict_sentences import OBJECTIONS, harm, is_all_but_one, what_was_done, with_interval_of
 from emg_lens.studies.report.view import View, in_each_cell
 from emg_lens.studies.report.wording import UNIT_WORDS, metric_name, metric_words, p_limit, p_value, value
 from emg_lens.studies.results.findings import Cell, Findings
@@ -40,19 +40,6 @@ MOST_ROWS = {PLACES: 6, OTHERS: 6, SENSORS: 6, ELECTRODES: 6}
 """The figure of one cell shows the largest drops of each question; the table has all of them."""
 MOST_CELLS = 6
 """Cells of one figure; of several cells it shows half as many rows each."""
-OBJECTIONS = {
-    "zero": "interval includes zero",
-    "random": "not clearly above random controls",
-    "superset": "cutting more hurts less",
-    "superset on average": "cutting more hurts less on average",
-    "not requested": "study asks for too few",
-    "most channels": "takes most channels",
-    "mean": "set to a mean",
-    "several layers": "several layers, not all",
-    "single": "not a plain cut",
-    "few random": "too few other sets exist",
-}
-"""Why an effect is not shown, or why it has no control, by `Verdict.reason`."""
 CIRCLES: dict[str, Any] = {"marker": "o", "ms": 3, "mfc": "none", "mec": RANDOM_CONTROL, "mew": 0.6, "ls": "none"}
 
 
