@@ -47,7 +47,7 @@ REMOVED = (
     " “Removed” means that signals of a random training trial replace this sensor. A model trained without this sensor"
     " may lose much less."
 )
-CLS_READS = " CLS itself still attends to all tokens."
+CLS_READS = " What CLS itself attends to does not change."
 MOST = 3
 """Sentences on one question for one cell; the other ablations are in the tables."""
 

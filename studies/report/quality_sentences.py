@@ -64,11 +64,9 @@ def _from_reference(cell: Cell, quality: Quality) -> str:
     if not quality.difference:
         return f"{metric_words(cell.metric)} is equal on average; {n_worse}"
     unit = "pp" if cell.is_fraction else METRICS[cell.metric].unit if cell.metric in METRICS else ""
-    sign, word = (1, "higher") if quality.difference > 0 else (-1, "lower")
-    low, high = sorted((sign * quality.low, sign * quality.high))
-    row = {"difference": sign * quality.difference, "ci_low": low, "ci_high": high, "unit": unit}
-    change = change_in_words(row, cell.statistics.confidence).removeprefix("+")
-    return f"{metric_words(cell.metric)} is {word} by {change}; {n_worse}"
+    row = {"difference": quality.difference, "ci_low": quality.low, "ci_high": quality.high, "unit": unit}
+    change = change_in_words(row, cell.statistics.confidence)
+    return f"the difference in {metric_words(cell.metric)} (model minus reference) is {change}; {n_worse}"
 
 
 def _at(cell: Cell) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from emg_lens.studies.report.wording import (
     UNIT_WORDS,
+    change_in_words,
     count,
     layer_name,
     metric_words,
@@ -24,6 +25,7 @@ from emg_lens.studies.spec.removal_spec import REMOVAL
 from emg_lens.studies.statistics.intervals import FEWEST
 
 EDGES_IN_WORDS = {
+    "unimodal but self-edges": "unimodal edges except self-edges",
     "unimodal": "unimodal edges",
     "cross_modal": "cross-modal edges",
     "every": "edges",
@@ -78,7 +80,8 @@ def sentence(one: Verdict, cell: Cell) -> str:
         return f"{done}, {_changes_of_subjects(one, cell)}"
     if one.reason == "zero" and not one.interval[1] < 0:
         worse = f"{one.n_worse} of {n} subjects get worse"
-        return f"{done}, the {harm(cell)} is not clear: {drop_in_words(one, cell)}; {worse}."
+        change = change_in_words(one.row, cell.statistics.confidence)
+        return f"{done}, {metric_words(cell.metric)} does not change clearly: {change}; {worse}."
     gains = one.drop < 0
     moves, change = ("falls", "rises")[cell.lower_is_better != gains], drop_in_words(one, cell, -1 if gains else 1)
     effect = f"{done}, {metric_words(cell.metric)} {moves} by {change} to {value(one.cut.mean)}"
@@ -110,10 +113,10 @@ def sentence(one: Verdict, cell: Cell) -> str:
             f"{effect}. {comparison}. But cutting more ({larger}) also hurts less: {value(one.cut.superset_mean)}. So"
             f" lost information does not explain all of this {harm(cell)}."
         )
-    best = value(one.cut.best_superset_mean)
+    larger, best = _superset(one.cut.best_superset or "", cell), value(one.cut.best_superset_mean)
     return (
-        f"{effect}. {comparison}. On average, cutting more hurts less ({best}, not clearly), so it is open how much of"
-        f" this {harm(cell)} is lost information."
+        f"{effect}. {comparison}. Cutting more ({larger}) hurts less on average ({best}), but this difference is not"
+        f" clear. So part of this {harm(cell)} may not be lost information."
     )
 
 
@@ -140,7 +143,10 @@ def what_was_done(row: Mapping[str, Any], cell: Cell) -> str:
     """Describe an ablation: `"all cross-modal edges cut"`, `"head H2 of L1 cut"`; single conditions by their name."""
     edges, layer, mode = edges_in_words(str(row.get("edges", ""))), row.get("layer", float("nan")), row.get("mode", "")
     if pd.isna(layer):
-        return str(row["condition"]) if mode == REMOVAL else f"“{row['condition']}”"
+        name = str(row["condition"])
+        if row.get("edges_cut", 0) > 0 and (name in EDGES_IN_WORDS or " -> " in name):
+            return f"{EDGES_IN_WORDS.get(name, f'edges {name}')} cut"
+        return name if mode == REMOVAL else f"“{name}”"
     if not pd.isna(row.get("head", float("nan"))):
         return f"{edges} of head H{int(row['head'])} in {layer_name(layer)} cut"
     if cuts_every_layer(cell, row):

@@ -35,7 +35,8 @@ class Controlled:
         superset: The best superset ablation among those that hurt clearly less: the interval of the difference excludes
             zero, at the confidence of the study corrected for the number of superset ablations. None if there is none.
         superset_mean: The metric under `superset`.
-        best_superset_mean: The best metric under any superset ablation, clear or not; NaN without superset ablations.
+        best_superset: The best superset ablation, clear or not; None without superset ablations.
+        best_superset_mean: The metric under `best_superset`; NaN without one.
         cls_path_closed: The metric with the same edges cut in every layer and the path through CLS closed; NaN if this
             control was not run.
         lower_is_better: Whether the metric is an error.
@@ -52,6 +53,7 @@ class Controlled:
     superset_mean: float = np.nan
     cls_path_closed: float = np.nan
     lower_is_better: bool = False
+    best_superset: str | None = None
     best_superset_mean: float = np.nan
 
     @property
@@ -94,7 +96,7 @@ def controlled_cuts(cell: Cell) -> list[Controlled]:
         hurts = np.round((better * (cut - values[BASELINE])).mean(), DECIMALS) < 0 and len(cut) >= FEWEST
         gains = {one: (better * (values[one] - cut)).to_numpy() for one in supersets if hurts}
         clear = [one for one, gain in gains.items() if mean_interval(gain, level)[0] > 0]
-        best = max(clear, key=lambda one: better * means[one], default=None)
+        best, best_of_all = (max(of, key=lambda one: better * means[one], default=None) for of in (clear, gains))
         closed = controls.get((CLS_PATH_CLOSED, row.get("edges")), []) if cuts_every_layer(cell, row) else []
         changes = [(better * (values[one] - values[BASELINE])).to_numpy() for one in random]
         cuts.append(
@@ -110,7 +112,8 @@ def controlled_cuts(cell: Cell) -> list[Controlled]:
                 superset_mean=means[best] if best else np.nan,
                 cls_path_closed=means[closed[0]] if closed else np.nan,
                 lower_is_better=cell.lower_is_better,
-                best_superset_mean=better * max((better * means[one] for one in gains), default=np.nan),
+                best_superset=best_of_all,
+                best_superset_mean=means[best_of_all] if best_of_all else np.nan,
             )
         )
     return cuts

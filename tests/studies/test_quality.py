@@ -129,15 +129,20 @@ def test_the_line_names_test_chance_training_and_references():
             [0.9, 0.97, 0.95, 0.99, 0.9],
             [0.96, 0.96, 0.98, 0.99, 0.96],
             "accuracy",
-            "accuracy is lower by 2.8 pp (95 % CI",
+            "the difference in accuracy (model minus reference) is −2.8 pp (95 % CI [−",
         ),
         (
             [0.9, 0.97, 0.95, 0.99, 0.9],
             [0.86, 0.97, 0.97, 0.97, 0.9],
             "accuracy",
-            "accuracy is higher by 0.8 pp (95 % CI",
+            "the difference in accuracy (model minus reference) is +0.8 pp (95 % CI [−",
         ),
-        ([1.2, 0.9, 1.1, 1.0, 1.3], [1.0, 1.0, 1.0, 1.0, 1.0], "mae", "MAE is higher by 0.100 (95 % CI"),
+        (
+            [1.2, 0.9, 1.1, 1.0, 1.3],
+            [1.0, 1.0, 1.0, 1.0, 1.0],
+            "mae",
+            "the difference in MAE (model minus reference) is +0.100 (95 % CI",
+        ),
         ([0.9, 0.8], [0.8, 0.9], "accuracy", "accuracy is equal on average; 1 of 2 subjects are worse."),
         ([0.9] * 6, [0.6, 0.7, 0.7, 0.8, 0.8, 0.8], "accuracy", ""),
         ([0.9, 0.9], [0.8, 0.7], "accuracy", ""),
@@ -157,16 +162,16 @@ def test_the_warning_says_what_is_wrong_and_what_to_try():
     assert quality_warning(cell_of(tidy(baseline=[0.5]))) is None
     both = quality_warning(judged([0.3, 0.4], [0.8, 0.9], train=1.0))
     assert both.startswith(
-        "The model is worse than the simple reference: accuracy is lower by 50.0 pp; 2 of 2 subjects are worse."
-        " Training trials reach 1.000, test trials only 0.350: the model is overfitted."
+        "The model is worse than the simple reference: the difference in accuracy (model minus reference) is −50.0"
+        " pp; 2 of 2 subjects are worse. Training trials reach 1.000, test trials only 0.350: the model is overfitted."
         " Improve the model before its attention is interpreted. Try envelopes"
     )
     assert "epochs" not in both
     assert "more epochs" in quality_warning(judged([0.3, 0.4], [0.8, 0.9], train=0.5))
     reference = np.linspace(0.5, 0.9, 6)
     of_six = quality_warning(judged(reference - [0.1, 0.2, 0.1, 0.2, 0.1, 0.2], reference))
-    assert "is lower by 15.0 pp (95 % CI [9.3, 20.7]); 6 of 6 subjects" in of_six
-    assert "R² is lower by 0.200;" in quality_warning(judged([0.3], [0.5], metric="r2"))
+    assert "(model minus reference) is −15.0 pp (95 % CI [−20.7, −9.3]); 6 of 6 subjects" in of_six
+    assert "R² (model minus reference) is −0.200;" in quality_warning(judged([0.3], [0.5], metric="r2"))
 
 
 # --- a run ------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from synthetic import cell_of, findings_of, tidy
 from test_controls import made_up
 
 from emg_lens.studies.report.answers import EDGES, FUSION, OTHERS, PLACES, SENSORS, SUMMARY, answers_to_questions
-from emg_lens.studies.report.verdict_sentences import sentence, verdict_table
+from emg_lens.studies.report.verdict_sentences import sentence, verdict_table, what_was_done
 from emg_lens.studies.report.views.answers import ANSWERS, layout_verdicts
 from emg_lens.studies.report.views.ranking import figure_heads, layout_ranking
 from emg_lens.studies.results.findings import Cell, Findings
@@ -81,13 +81,13 @@ def test_an_effect_is_shown_if_interval_random_controls_and_supersets_agree():
             made_up(random=MILD, gain=(0.3, -0.01, 0.01, -0.01, 0.01)),
             "not shown",
             "superset on average",
-            "On average, cutting more hurts less (0.660, not clearly)",
+            "Cutting more (“both”) hurts less on average (0.660), but this difference is not clear. So part of",
         ),
         (
             without_superset(random=MILD, cross=(0.96, 0.94, 0.95, 0.94, 0.96)),
             "not shown",
             "zero",
-            "the drop is not clear: 0.0 pp (95 % CI [−1.2, 1.2]); 2 of 5 subjects get worse.",
+            "accuracy does not change clearly: 0.0 pp (95 % CI [−1.2, 1.2]); 2 of 5 subjects get worse.",
         ),
         (
             without_superset(random=MILD, cross=(0.55,) * 5),
@@ -267,6 +267,25 @@ def test_an_ablation_without_random_controls_says_why():
     assert "" not in set(layout_verdicts(cell, verdicts)["Why"])
 
 
+def test_an_unclear_rise_has_a_plus_sign():
+    cell = cell_of(tidy(baseline=[0.9, 0.8, 0.9, 0.85, 0.8], cut=[0.93, 0.8, 0.91, 0.85, 0.79]))
+    assert "accuracy does not change clearly: +0.6 pp (95 % CI [−1.3, 2.5]); 1 of 5" in sentence(
+        verdict_on(cell, "cut"), cell
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("unimodal but self-edges", "unimodal edges except self-edges cut"),
+        ("EMG -> CLS", "edges EMG -> CLS cut"),
+        ("EMG masked", "“EMG masked”"),
+    ],
+)
+def test_single_cuts_of_edges_are_named_as_cuts(name, words):
+    assert what_was_done({"condition": name, "edges": name, "mode": "", "edges_cut": 9}, made_up()) == words
+
+
 def test_a_clear_gain_is_called_a_gain():
     cell = cell_of(tidy(baseline=[0.4, 0.5, 0.45, 0.5, 0.4], cut=[0.8, 0.9, 0.85, 0.95, 0.8]))
     assert sentence(verdict_on(cell, "cut"), cell).startswith(
@@ -359,7 +378,7 @@ def test_the_answers_are_the_verdicts_by_question():
     ]
     assert text[EDGES][0].startswith("With all cross edges cut, accuracy falls by 35.0 pp")
     assert text[EDGES][0].endswith(
-        "If, in addition, no other token may attend to CLS, accuracy is 0.300. CLS itself still attends to all tokens."
+        "If, in addition, no other token may attend to CLS, accuracy is 0.300. What CLS itself attends to does not change."
     )
 
 
