@@ -378,7 +378,8 @@ def test_the_answers_are_the_verdicts_by_question():
     ]
     assert text[EDGES][0].startswith("With all cross edges cut, accuracy falls by 35.0 pp")
     assert text[EDGES][0].endswith(
-        "If, in addition, no other token may attend to CLS, accuracy is 0.300. What CLS itself attends to does not change."
+        "If, in addition, no other token may attend to CLS, accuracy is 0.300. What CLS itself attends to does not"
+        " change."
     )
 
 
