@@ -46,9 +46,9 @@ class Verdict:
         cut: The ablation with its controls.
         row: Its row of the comparison with the baseline (`compare`).
         verdict: `"shown"`: the interval of the change excludes zero, the ablation hurts more than its random controls
-            after correction for the number of ablations screened, and no superset ablation hurts less. `"no interval"`:
-            fewer than five subjects, or all changed alike. `"no control"`: fewer than 19 random controls (more for an
-            α below .05). Else `"not shown"`.
+            after correction for the number of ablations screened, and no superset ablation hurts less (clearly, or on
+            average by at least `MARGIN`). `"no interval"`: fewer than five subjects, or all changed alike.
+            `"no control"`: fewer than 19 random controls (more for an α below .05). Else `"not shown"`.
         reason: Why the effect is not shown: too few `"subjects"`, all subjects `"alike"`, an interval that includes
             `"zero"`, controls that hurt as much (`"random"`), or a `"superset"` ablation that hurts less (clearly, or
             `"superset on average"`). Or why there is no control: the study did not ask for enough (`"not requested"`),
