@@ -346,13 +346,16 @@ def hook_state(model: nn.Module) -> tuple:
     )
 
 
+SETTINGS = (bool, int, float, str)
 TORCH_ATTRIBUTES = frozenset(vars(nn.Module()))
 """Attributes that torch sets on every module."""
 
 
 def _code_of(part: nn.Module) -> tuple:
-    """Return a module's class and the methods that were replaced on the object, without `EditedForward`."""
+    """Return a module's class, its settings, and the methods that were replaced on the object (no `EditedForward`)."""
     kind, own = type(part), vars(part)
     replaced = [key for key in own.keys() - TORCH_ATTRIBUTES if callable(getattr(kind, key, None))]
     values = [(key, own[key].previous if isinstance(own[key], EditedForward) else own[key]) for key in sorted(replaced)]
-    return (kind, *((key, id(value)) for key, value in values if value is not None))
+    settings = () if "fwd_hooks" in own else [(k, own[k]) for k in own if isinstance(own[k], SETTINGS)]  # no hook point
+    settings = [(key, value) for key, value in settings if key not in TORCH_ATTRIBUTES]
+    return (kind, *settings, *((key, id(value)) for key, value in values if value is not None))

@@ -1,10 +1,11 @@
 """Find out whether tokens contain other channels before the first attention, for example by a convolution over them.
 
-Half of the input's channels are changed, and then the other half. A token of a channel that was not changed must not
-change in front of the first attention.
+Half of the input's channels are changed, and then the other half, for several ways of halving, so that every channel is
+once changed without any other one. A token of a channel that was not changed must not change in front of the first
+attention.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ def mixed_token(model: nn.Module, attention: nn.Module, layout: TokenLayout, inp
     found: list[str | None] = []
     for axis in (axis for axis in range(1, x.ndim) if x.shape[axis] == n):
         mixed: list[int] = []
-        for changed in torch.arange(n).tensor_split(2):
+        for changed in _halves(n):
             after = _tokens(model, attention, _with(inputs, key, _noisy(x, axis, changed)))
             if after is None or after.shape != base.shape:
                 return None
@@ -53,6 +54,14 @@ def mixed_token(model: nn.Module, attention: nn.Module, layout: TokenLayout, inp
             mixed += (kept & (largest_change(after, base).cpu() > rounding(base))).nonzero()[:, 0].tolist()
         found.append(layout.names[mixed[0]] if mixed else None)
     return found[0] if found and None not in found else None
+
+
+def _halves(n: int) -> Iterator[Tensor]:
+    """Yield halves of `n` numbers, so that for every two of them one half has the first and not the second."""
+    numbers = torch.arange(n)
+    for digit in reversed(range((n - 1).bit_length())):  # first the lower and the upper numbers
+        one = (numbers >> digit) % 2 == 1
+        yield from (numbers[~one], numbers[one])
 
 
 def _samples(inputs: Inputs) -> tuple[Any, Tensor | None]:

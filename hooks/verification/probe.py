@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from emg_lens.hooks.adapters import AdaptedModel
@@ -95,7 +96,15 @@ class _Findings:
     mixed_token: dict[TokenLayout, str | None] = field(default_factory=dict)
 
 
-_known: "weakref.WeakKeyDictionary[nn.Module, dict[tuple, _Findings]]" = weakref.WeakKeyDictionary()
+@dataclass
+class _OfModel:
+    """The findings of a model for its present weights, by its hooks, stack and positions."""
+
+    weights: tuple
+    findings: dict[tuple, _Findings] = field(default_factory=dict)
+
+
+_known: "weakref.WeakKeyDictionary[nn.Module, _OfModel]" = weakref.WeakKeyDictionary()
 
 
 def find_intervention_point(
@@ -107,7 +116,7 @@ def find_intervention_point(
     stack: StackName | None = None,
     hooks_only: bool = False,
 ) -> InterventionPoint:
-    """Return the intervention point with all facts; results are cached until a setting of the model changes.
+    """Return the intervention point with all facts; results are cached until weights or settings of the model change.
 
     Args:
         model: Any TransformerLens model.
@@ -125,7 +134,10 @@ def find_intervention_point(
     wanted = sorted(paths if layers is None else layers)
     positions = len(layout) if stack != "cross" else (len(layout), _shapes(inputs))
     with LOCK:
-        known = _known.setdefault(model, {}).setdefault((hook_state(model), stack, positions), _Findings())
+        of_model, weights = _known.get(model), _weights_state(model)
+        if of_model is None or of_model.weights != weights:  # another weight may open a route
+            of_model = _known[model] = _OfModel(weights)
+        known = of_model.findings.setdefault((hook_state(model), stack, positions), _Findings())
         missing = {layer: paths[layer] for layer in wanted if known.layers.get(layer, _Finding()).facts is None}
         own_layout = layout if stack in (None, "encoder") else None
         if missing or not (known.searched or adapted is None) or own_layout not in {None, *known.mixed_token}:
@@ -153,6 +165,12 @@ def find_intervention_point(
     n_layers = count_layers(model, paths)
     mixed = known.mixed_token.get(layout)
     return InterventionPoint(name, strict, paths, n_layers, n_heads, facts, routes, known.outside, mixed)
+
+
+def _weights_state(model: nn.Module) -> tuple:
+    """Return a value that changes with every weight and buffer that is replaced or edited in place."""
+    tensors = (*model.parameters(), *model.buffers())
+    return tuple((id(one), one.dtype, 0 if one.is_inference() else one._version) for one in tensors)
 
 
 def _first_attention(model: nn.Module, paths: Mapping[Place, str]) -> nn.Module:
@@ -261,7 +279,7 @@ def _record(replays: list[Replay], model: nn.Module, inputs: Inputs) -> Programs
 def _are_alike(programs: Programs, *layers: tuple[Replay, BlockRoutes | None]) -> bool:
     """Return whether attention and block of two layers perform the same operations."""
     (first, own_block), (second, other_block) = layers
-    if not programs.equal(first.module, second.module):
+    if not programs.equal(first.module, second.module) or not _have_equal_buffers(first.module, second.module):
         return False
     if own_block is None or other_block is None:
         return own_block is other_block
@@ -269,6 +287,15 @@ def _are_alike(programs: Programs, *layers: tuple[Replay, BlockRoutes | None]) -
     if ours is None or theirs is None:
         return ours is theirs
     return programs.equal(ours.module, theirs.module)
+
+
+def _have_equal_buffers(*modules: nn.Module) -> bool:
+    """Return whether constants of two modules agree, such as an order of tokens."""
+    first, second = (dict(module.named_buffers()) for module in modules)
+    return first.keys() == second.keys() and all(
+        one.shape == second[name].shape and one.dtype == second[name].dtype and torch.equal(one, second[name])
+        for name, one in first.items()
+    )
 
 
 def _replays(model: nn.Module, paths: Iterable[str], cross: bool) -> dict[nn.Module, Replay]:

@@ -1,8 +1,9 @@
 """Find a route between tokens that passes outside the attention that `adapt` found.
 
-All edges between different tokens are cut, in all attention that was found. Then a few tokens are changed where the
-residual stream begins. A module that changes more tokens than these, although only these changed in its input, is a
-route.
+All edges between different tokens are cut, in all attention that was found. Then a random half of the tokens is changed
+where the residual stream begins, and in another forward the other half. A module that changes more tokens than these,
+although only these changed in its input, is a route. A route from a single token to another one is found if the halves
+separate them.
 """
 
 import math
@@ -24,9 +25,6 @@ from emg_lens.hooks.verification.installed_point import installed
 from emg_lens.hooks.verification.module_replay import FROM_ANOTHER_STACK, Replay, output_of
 from emg_lens.hooks.verification.own_token import OnlyOwnToken
 
-FEW = 4
-"""Tokens of which only one is changed, so that most remain."""
-
 
 class TokenVectors(NamedTuple):
     """The token vectors of a tensor in a few random directions, and how often it contains the stream."""
@@ -45,10 +43,10 @@ class ResidualStream(NamedTuple):
     inside: str
 
     @property
-    def changed(self) -> list[int]:
-        """The tokens of the first trial that are changed: the first, the middle and the last one, or one of few."""
-        middle = (self.n_tokens - 1) // 2
-        return [0, middle, self.n_tokens - 1] if self.n_tokens > FEW else [middle]
+    def halves(self) -> list[list[int]]:
+        """Two random halves of the tokens of the first trial."""
+        order = torch.randperm(self.n_tokens, generator=torch.Generator().manual_seed(0))
+        return [half.tolist() for half in order.tensor_split(2) if len(half)]
 
 
 def find_stream_route(
@@ -73,8 +71,8 @@ def find_stream_route(
         if not any(path.startswith(f"{inner}.") for inner in attention)
     }
     for stream in _streams(stacks):
-        before, after = _Run(stream, change=False), _Run(stream, change=True)
-        for run in (before, after):
+        before, *after = [_Run(stream, changed) for changed in ([], *stream.halves)]
+        for run in (before, *after):
             with ExitStack() as stack:
                 for replay in attention.values():
                     edit = OnlyOwnToken(replay.cross, patterns)
@@ -83,9 +81,10 @@ def find_stream_route(
                 torch.manual_seed(0)
                 stack.enter_context(run.recording(modules))
                 call(model, inputs)
-        if route := _first_route(before, after, type(model).__name__):
-            return route, set()
-        reached |= {path for path in attention if _has_changed(before, after, path)}
+        for run in after:
+            if route := _first_route(before, run, type(model).__name__):
+                return route, set()
+            reached |= {path for path in attention if _has_changed(before, run, path)}
     return None, reached
 
 
@@ -106,8 +105,8 @@ def _streams(stacks: Mapping[str, Mapping[str, Replay]]) -> Iterator[ResidualStr
 class _Run:
     """One forward: the token vectors in the inputs and the output of every call of a module, the inner ones first."""
 
-    def __init__(self, stream: ResidualStream, change: bool) -> None:
-        self.stream, self.change = stream, change
+    def __init__(self, stream: ResidualStream, changed: list[int]) -> None:
+        self.stream, self.changed = stream, changed
         self.started = False
         self.calls: Counter[str] = Counter()
         self.inputs: dict[tuple[str, int], list[list[TokenVectors]]] = {}
@@ -119,7 +118,7 @@ class _Run:
 
     @contextmanager
     def recording(self, modules: Mapping[str, nn.Module]) -> Iterator[None]:
-        """Record the calls of modules, and change one token where the stream begins if this is wanted."""
+        """Record the calls of modules, and change the tokens `changed` where the stream begins."""
         with ExitStack() as stack:
             for path, module in modules.items():
                 open_calls: list[int] = []
@@ -132,7 +131,7 @@ class _Run:
         args, kwargs = list(args), dict(kwargs)  # pyright: ignore
         for holder, key in [*((args, i) for i in range(len(args))), *((kwargs, name) for name in kwargs)]:
             if key not in FROM_ANOTHER_STACK:
-                holder[key] = self._changed(path, holder[key])
+                holder[key] = self._with_change(path, holder[key])
         self.calls[path] += 1
         open_calls.append(self.calls[path])
         given = [self._vectors(value) for value in (*args, *kwargs.values())]
@@ -142,25 +141,25 @@ class _Run:
     def _leave(self, path: str, open_calls: list[int], module: nn.Module, args: tuple, output: Any) -> Any:  # noqa: ARG002
         if not open_calls:
             return None
-        output = self._changed(path, output)
+        output = self._with_change(path, output)
         self.outputs[path, open_calls.pop()] = self._vectors(output_of(output))
         return output
 
-    def _changed(self, path: str, tokens: Any) -> Any:
-        """Return the first tensor of the stream with another vector at a token of the first trial."""
+    def _with_change(self, path: str, tokens: Any) -> Any:
+        """Return the first tensor of the stream with another vector at some tokens of the first trial."""
         axes = self._axes(tokens)
         if self.started or not axes or not _within(path, self.stream.inside):
             return tokens
         if tokens.numel() != self.stream.n_vectors * self.stream.d_model:
             return tokens
         self.started = True
-        if not self.change:
+        if not self.changed:
             return tokens
         vectors = tokens.movedim(axes[-1], -1)
         shape = vectors.shape
         vectors = vectors.reshape(-1, shape[-1]).clone()
         spread = float(tokens.detach().float().std()) or 1.0
-        vectors[self.stream.changed] = (spread * self.noise).to(tokens)
+        vectors[self.changed] = (spread * self.noise).to(tokens)
         return vectors.view(shape).movedim(-1, axes[-1]).contiguous()
 
     def _vectors(self, value: Any) -> list[TokenVectors]:
@@ -190,7 +189,7 @@ class _Run:
 
 def _first_route(before: _Run, after: _Run, kind: str) -> str | None:
     """Return the first and innermost module that changes more tokens than were changed, although its input has not."""
-    most = len(before.stream.changed)
+    most = len(after.changed)
     read = {
         key: [_count(*pair) for pair in zip(before.inputs.get(key, ()), given, strict=False)]
         for key, given in after.inputs.items()
@@ -210,7 +209,8 @@ def _first_route(before: _Run, after: _Run, kind: str) -> str | None:
         later = keys[place + 1 :] if pools else []
         if any(_count(before.outputs.get(one, []), after.outputs[one], exact=True) > most for one in later):
             return key[0] or kind
-    return next((f"the code of {kind} before {path}" for path, _ in [*mixed_inputs, *mixed_outputs]), None)
+    mixed = [*mixed_inputs, *mixed_outputs]
+    return f"the code of {kind}{f' before {mixed[0][0]}' * bool(mixed[0][0])}" if mixed else None
 
 
 def _has_changed(before: _Run, after: _Run, path: str) -> bool:

@@ -191,9 +191,12 @@ def test_a_hook_that_overwrites_scores_is_an_error(live):
 def test_an_intervention_point_that_stops_working_after_the_test_is_an_error(live):
     with cutting(live, cross_modal()):
         live(X)
-    live.blocks[1].attn.live = False
     with pytest.raises(DeadHookError, match="layer 1"), cutting(live, cross_modal()):
+        live.blocks[1].attn.live = False
         live(X)
+    with cutting(live, cross_modal()) as report:  # tested again, because a setting has changed
+        live(X)
+    assert report.intervention_point == "attention_mask"
 
 
 def test_a_forward_that_bypasses_the_hook_is_an_error(live):

