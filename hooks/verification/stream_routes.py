@@ -1,9 +1,8 @@
 """Find a route between tokens that passes outside the attention that `adapt` found.
 
-All edges between different tokens are cut, in all attention that was found. Then a random half of the tokens is changed
-where the residual stream begins, and in another forward the other half. A module that changes more tokens than these,
-although only these changed in its input, is a route. A route from a single token to another one is found if the halves
-separate them.
+All edges between different tokens are cut, in all attention that was found. Then a few tokens are changed where the
+residual stream begins, and in another forward half of the other tokens. A module that changes more tokens than these,
+although only these changed in its input, is a route. A route from a single token to a single one may not be found.
 """
 
 import math
@@ -25,6 +24,9 @@ from emg_lens.hooks.verification.installed_point import installed
 from emg_lens.hooks.verification.module_replay import FROM_ANOTHER_STACK, Replay, output_of
 from emg_lens.hooks.verification.own_token import OnlyOwnToken
 
+FEW = 4
+"""Tokens of which only one is changed, so that most remain."""
+
 
 class TokenVectors(NamedTuple):
     """The token vectors of a tensor in a few random directions, and how often it contains the stream."""
@@ -43,10 +45,17 @@ class ResidualStream(NamedTuple):
     inside: str
 
     @property
-    def halves(self) -> list[list[int]]:
-        """Two random halves of the tokens of the first trial."""
-        order = torch.randperm(self.n_tokens, generator=torch.Generator().manual_seed(0))
-        return [half.tolist() for half in order.tensor_split(2) if len(half)]
+    def changed(self) -> list[list[int]]:
+        """The tokens of the first trial that are changed in one forward: few ones, then a random half without these.
+
+        The few are the first, the middle and the last token, or one of few. They show that tokens are merged into fewer
+        ones; the half shows what reaches these tokens, such as a mean that joins CLS.
+        """
+        n, middle = self.n_tokens, (self.n_tokens - 1) // 2
+        few = [0, middle, n - 1] if n > FEW else [middle]
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(0)).tolist()
+        half = [token for token in order if token not in few][: max(n // 2, 1)]
+        return [few, half] if half else [few]
 
 
 def find_stream_route(
@@ -71,7 +80,7 @@ def find_stream_route(
         if not any(path.startswith(f"{inner}.") for inner in attention)
     }
     for stream in _streams(stacks):
-        before, *after = [_Run(stream, changed) for changed in ([], *stream.halves)]
+        before, *after = [_Run(stream, changed) for changed in ([], *stream.changed)]
         for run in (before, *after):
             with ExitStack() as stack:
                 for replay in attention.values():

@@ -88,10 +88,9 @@ def test_a_token_that_joins_all_others_is_a_route(source):
     assert routes_of(Model(lambda model, x: x + x[:, source : source + 1]), torch.randn(2, N, D))
 
 
-@pytest.mark.parametrize("moved", [lambda v: v + v.roll(1, 1), lambda v: into(1, lambda v: v[:, 4])(None, v)])
-def test_values_that_hold_another_token_cannot_be_cut(moved):
+def test_values_that_hold_another_token_cannot_be_cut():
     torch.manual_seed(0)
-    model, x = Model(moved=moved).eval(), torch.randn(2, N, D)
+    model, x = Model(moved=lambda v: v + v.roll(1, 1)).eval(), torch.randn(2, N, D)
     with pytest.raises(DeadHookError, match="still influence"), cutting(adapt(model, x), ALL, LAYOUT):
         model(x)
 
