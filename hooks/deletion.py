@@ -93,8 +93,8 @@ class Deletion:
             text += f" and the cut {n_heads} heads"
         if len(shape) == 4 and n_dest == n_src and shape[-2] < shape[-1]:
             text += (
-                "; keys from a key-value cache are not positions of the layout: run whole sequences without the cache"
-                " (use_cache=False)"
+                "; other keys (from a key-value cache, or learned ones) are not positions of the layout: run whole"
+                " sequences without a cache (use_cache=False)"
             )
         return text
 
