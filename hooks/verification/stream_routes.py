@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -122,7 +123,7 @@ class _Run:
         self.outputs: dict[tuple[str, int], list[TokenVectors]] = {}
         self._known: dict[int, tuple[weakref.ref, int, list[TokenVectors]]] = {}
         generator = torch.Generator().manual_seed(0)
-        self.directions = torch.randn(stream.d_model, 4, generator=generator)
+        self.directions = torch.randn(4, stream.d_model, generator=generator)
         self.noise = 2 * torch.randn(stream.d_model, generator=generator)
 
     @contextmanager
@@ -180,7 +181,7 @@ class _Run:
             return known[2]
         for axis in axes:
             wide = value.detach().movedim(axis, -1).to(torch.promote_types(value.dtype, torch.float32))
-            values = wide.reshape(-1, wide.shape[-1]) @ self.directions.to(wide)
+            values = F.linear(wide.reshape(-1, wide.shape[-1]), self.directions.to(wide))  # `@` is four times slower
             copies = value.numel() // (self.stream.n_vectors * self.stream.d_model)
             made.append(TokenVectors(values, torch.finfo(value.dtype).eps, max(copies, 1)))
         if state is not None:
