@@ -124,7 +124,7 @@ def warnings_of_split(cell: Cell) -> Iterator[str]:
         return
     if one := _decodable_before(cell.leakage):
         yield (
-            "Part of this accuracy may not come from the movement: a linear classifier decodes the class before"
+            "Part of this score may not come from the movement: a linear classifier decodes the class before"
             f" movement onset with accuracy {one.before:.2f} (chance {one.chance:.2f})."
         )
     if cell.leakage.is_blocked:
