@@ -230,8 +230,10 @@ def _deletions(
                 continue
         n_sinks = facts.n_sinks if point.name == "attention_mask" else 0
         made = Deletion(mask, where, n_sinks, facts.forbidden)
-        twin = next((one for one in deletions.values() if one.n_sinks == n_sinks and one.mask.equal(mask)), made)
-        deletions[layer] = replace(twin, where=where, forbidden=facts.forbidden)  # with equal masks, tensors are shared
+        last = next(reversed(deletions.values()), made)
+        if last.n_sinks == n_sinks and last.mask.equal(mask):  # neighbours with equal masks share their tensors
+            made = replace(last, where=where, forbidden=facts.forbidden)
+        deletions[layer] = made
     if not deletions:
         raise EdgeError(f"{edges} selects no edge from a position of the encoder to a position of the decoder")
     return deletions

@@ -347,6 +347,7 @@ def hook_state(model: nn.Module) -> tuple:
 
 
 SETTINGS = (bool, int, float, str)
+"""Types of attributes that are settings of a module."""
 TORCH_ATTRIBUTES = frozenset(vars(nn.Module()))
 """Attributes that torch sets on every module."""
 
@@ -356,6 +357,7 @@ def _code_of(part: nn.Module) -> tuple:
     kind, own = type(part), vars(part)
     replaced = [key for key in own.keys() - TORCH_ATTRIBUTES if callable(getattr(kind, key, None))]
     values = [(key, own[key].previous if isinstance(own[key], EditedForward) else own[key]) for key in sorted(replaced)]
-    settings = () if "fwd_hooks" in own else [(k, own[k]) for k in own if isinstance(own[k], SETTINGS)]  # no hook point
-    settings = [(key, value) for key, value in settings if key not in TORCH_ATTRIBUTES]
+    is_hook_point = "fwd_hooks" in own  # a run changes its attributes
+    names = () if is_hook_point else own.keys() - TORCH_ATTRIBUTES
+    settings = [(key, own[key]) for key in sorted(names) if isinstance(own[key], SETTINGS)]
     return (kind, *settings, *((key, id(value)) for key, value in values if value is not None))

@@ -1,8 +1,8 @@
 """Find out whether tokens contain other channels before the first attention, for example by a convolution over them.
 
-Half of the input's channels are changed, and then the other half, for several ways of halving, so that every channel is
-once changed without any other one. A token of a channel that was not changed must not change in front of the first
-attention.
+Half of the input's channels are changed, and then the other half. This is repeated with other halves, until for every
+two channels each was changed once while the other one was not. In front of the first attention, only the tokens of
+changed channels may change.
 """
 
 from collections.abc import Iterator, Mapping

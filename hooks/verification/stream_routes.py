@@ -219,8 +219,9 @@ def _first_route(before: _Run, after: _Run, kind: str) -> str | None:
         later = keys[place + 1 :] if pools else []
         if any(_count(before.outputs.get(one, []), after.outputs[one], exact=True) > most for one in later):
             return key[0] or kind
-    mixed = [*mixed_inputs, *mixed_outputs]
-    return f"the code of {kind}{f' before {mixed[0][0]}' * bool(mixed[0][0])}" if mixed else None
+    for path, _ in [*mixed_inputs, *mixed_outputs]:
+        return f"the code of {kind} before {path}" if path else f"the code of {kind}"
+    return None
 
 
 def _has_changed(before: _Run, after: _Run, path: str) -> bool:

@@ -23,7 +23,7 @@ from emg_lens.studies.fits.model_building import objective_of
 from emg_lens.studies.fits.prepared_fit import PreparedFit, prepare_fit
 from emg_lens.sweeps.conditions import BASELINE
 from emg_lens.sweeps.engine import sweep
-from emg_lens.sweeps.settings import reproducible_executor
+from emg_lens.sweeps.settings import device_of, reproducible_executor
 from emg_lens.sweeps.side_by_side import torch_threads
 from emg_lens.training.cohort import fit_cohort
 from emg_lens.training.fitting import fit
@@ -138,7 +138,7 @@ def _finish(
     model, conditions = prepared.model, prepared.conditions
     with memory.large_step():
         started = time.perf_counter()  # after the wait for other processes
-        batch = prepared.test.to(next(model.parameters()).device)
+        batch = prepared.test.to(device_of(model))
         analyses = run_analyses(prepared.fit_unit.spec.fit_analyses, model, batch, conditions)
         del batch
         quality = quality_table(prepared, memory.scratch(prepared.training_output_bytes, folder.parent))

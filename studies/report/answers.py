@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from emg_lens.studies.report.limits import is_decodable_before
+from emg_lens.studies.report.limits import decoded_before, is_decodable_before
 from emg_lens.studies.report.quality_sentences import quality_warning
 from emg_lens.studies.report.verdict_sentences import (
     OBJECTIONS,
@@ -190,10 +190,7 @@ def _before_onset(one: Verdict, cell: Cell) -> str:
     known = () if cell.leakage is None else cell.leakage.decodability
     for of in known if one.reason != "zero" else ():
         if of.modality == one.row["edges"] and is_decodable_before(of):
-            return (
-                f" A linear classifier decodes the class from {of.modality.upper()} before movement onset with accuracy"
-                f" {of.before:.2f} (chance {of.chance:.2f})."
-            )
+            return f" A linear classifier decodes the class from {of.modality.upper()} {decoded_before(of)}."
     return ""
 
 

@@ -112,6 +112,11 @@ def is_decodable_before(one: Decodability) -> bool:
     return one.before > PRE_ONSET_LIMIT * one.chance
 
 
+def decoded_before(one: Decodability) -> str:
+    """Say how well a classifier decodes the class before movement onset, as the end of a sentence."""
+    return f"before movement onset with accuracy {one.before:.2f} (chance {one.chance:.2f})"
+
+
 def _decodable_before(leakage: Leakage) -> Decodability | None:
     """Return the pre-onset decodability from all channels, if it is far above chance."""
     of_all = [one for one in leakage.decodability if one.modality == ALL] or leakage.decodability
@@ -124,8 +129,8 @@ def warnings_of_split(cell: Cell) -> Iterator[str]:
         return
     if one := _decodable_before(cell.leakage):
         yield (
-            "Part of this score may not come from the movement: a linear classifier decodes the class before"
-            f" movement onset with accuracy {one.before:.2f} (chance {one.chance:.2f})."
+            "Part of this score may not come from the movement: a linear classifier decodes the class"
+            f" {decoded_before(one)}."
         )
     if cell.leakage.is_blocked:
         yield (
@@ -141,7 +146,7 @@ def _limits_of_split(cell: Cell) -> Iterator[str]:
     if one := _decodable_before(cell.leakage):
         yield (
             "The models may use more than the gesture: a linear classifier of all recorded channels decodes the"
-            f" class before movement onset with accuracy {one.before:.2f} (chance {one.chance:.2f})."
+            f" class {decoded_before(one)}."
         )
     if cell.leakage.is_blocked:
         repeats = cell.leakage.class_repeats_clause()
