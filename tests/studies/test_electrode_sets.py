@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from rich.console import Console
 from synthetic import by_factors, findings_of
@@ -27,6 +28,7 @@ from emg_lens.studies.spec.electrode_sets import are_all_sets, levels_of_sets
 from emg_lens.studies.spec.errors import StudyError
 from emg_lens.studies.spec.study_spec import StudySpec
 from emg_lens.studies.study import Study
+from emg_lens.sweeps.side_by_side import torch_threads
 
 TWO_HEADS = {
     "emg+emg": {"cohort": {"modalities": ["emg"], "channels": {"emg_a": {"emg": "a"}, "emg_b": {"emg": "b"}}}},
@@ -182,6 +184,15 @@ def test_an_accelerator_fits_all_electrode_sets_at_once_with_the_numbers_of_the_
     for folder in result.folders:
         mine, theirs = (pd.read_csv(f / "scores.csv")["log_prob"] for f in (folders[folder.name], folder))
         assert np.abs(mine - theirs).max() < 1e-4
+
+
+def test_fits_on_an_accelerator_use_one_thread_of_the_processor(tmp_path, monkeypatch):
+    threads = []
+    monkeypatch.setattr(fits, "run_fits_at_once", lambda *_: threads.append(torch.get_num_threads()))
+    todo = all_fits(random_study(training={"epochs": 2}))
+    with torch_threads(2):
+        run_stacked(todo, None, {fit.folder_name: tmp_path / fit.folder_name for fit in todo}, "cpu")
+        assert set(threads) == {1} and torch.get_num_threads() == 2
 
 
 # --- tables -----------------------------------------------------------------------------------------------------
